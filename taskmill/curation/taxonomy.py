@@ -1,19 +1,23 @@
 """The taxonomy: what is known of tasks beside their upstream files, as data.
 
-Reads `taxonomy/*.yaml` of the package and the recipe's `curate.taxonomy` files. A file has two optional parts:
+Reads the row files of the package (`taxonomy/*.csv`, one row a known task, and `*.yaml`, patterns and other names of data
+sets) and the recipe's `curate.taxonomy` files, which may be of both kinds; `taxonomy_rows` says what stands in them.
 
-    tasks:                                   # by task id, or by a shell pattern of task ids
-      promptsource/super_glue/boolq: {category: Question Answering, dataset: boolq}
-      "flan_cot/*": {license: Apache-2.0}
-    aliases:                                 # canonical data set -> other names it goes by
-      boolq: [super_glue/boolq, BoolQ]
+A column comes from the strongest row that has it: recipe files before shipped ones, later files before earlier ones;
+within a file exact ids before patterns, and patterns with more literal characters before shorter ones. All shipped
+files count as one. Where a recipe gives a source another benchmark name, the rows of the name that its reader uses
+are the weakest.
 
-A column comes from the most specific row that has it: recipe files before shipped ones, later files before
-earlier ones, exact ids before patterns, patterns with more literal characters before shorter ones.
+    taxonomy = load_taxonomy(taxonomy_files([Path("mine.csv")]))
+    taxonomy.row("mine/super_glue/boolq", "promptsource/super_glue/boolq")["category"]
 """
 
 from __future__ import annotations
 
+import difflib
+import functools
+import heapq
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,47 +27,39 @@ from typing import Any
 
 import yaml
 
-from taskmill.errors import RecipeError, did_you_mean, shorten
-from taskmill.records import KINDS, METRICS, STYLES
+from taskmill.curation.taxonomy_rows import Row, TaxonomyFile, fold, read_file
+from taskmill.errors import RecipeError, did_you_mean
 
 SHIPPED = Path(__file__).parent / "taxonomy"
-SHAPES = ("text", "pair", "question", "structured")
-TEXTS = (
-    "category",
-    "dataset",
-    "family",
-    "subtask",
-    "license",
-    "license_evidence",
-    "definition",
-    "homepage",
-    "repository",
-)
-LISTS = ("corpora", "languages", "output_fields")
-CHOICES = {"kind": KINDS, "style": STYLES, "metric": METRICS, "shape": SHAPES}
-COLUMNS = (*TEXTS, *LISTS, *CHOICES, "multiple_choice")
-"""What a row may say; `shape` goes to the task's metadata."""
-
-_SEPARATORS = re.compile(r"[\W_]+")
-
-
-def fold(name: str) -> str:
-    """Return a data set's name in lower case with single underscores between its parts.
-
-    >>> fold("Super_Glue/BoolQ ")
-    'super_glue_boolq'
-    """
-    return _SEPARATORS.sub("_", name.casefold()).strip("_")
+CATEGORIES = SHIPPED / "categories.yaml"
+_WILD = frozenset("*?[")
+_NUMBER = re.compile(r"^task\d+_")
+_LIKELY = 30
+"""Names that are looked at letter by letter, those that share most trigrams."""
+_ALIKE = 0.8
+"""Share of letters in common from which on a name is suggested."""
+_log = logging.getLogger("taskmill")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One taxonomy file."""
+    """Rows of equal strength: those of all shipped files, or of one file of the recipe."""
 
-    path: Path
-    rows: Mapping[str, Mapping[str, Any]]
+    files: tuple[TaxonomyFile, ...]
+    rows: Mapping[str, Row]
+    """By task id or pattern."""
+    patterns: tuple[str, ...]
+    """Keys of `rows` that are patterns, the weakest first."""
     aliases: Mapping[str, str]
     """Folded name -> canonical name."""
+
+    def row(self, task: str) -> dict[str, Any]:
+        """Return what this layer says of a task."""
+        found: dict[str, Any] = {}
+        for pattern in self.patterns:
+            if fnmatchcase(task, pattern):
+                found.update(self.rows[pattern])
+        return found | dict(self.rows.get(task, {}))
 
 
 @dataclass(frozen=True)
@@ -88,13 +84,28 @@ class Taxonomy:
         """Every task id and pattern that has a row."""
         return sorted({key for layer in self.layers for key in layer.rows})
 
-    def row(self, task: str) -> dict[str, Any]:
-        """Return what is known of a task, column by column."""
+    @property
+    def tasks(self) -> list[str]:
+        """Every task id that has a row of its own."""
+        return [key for key in self.keys if not is_pattern(key)]
+
+    def row(self, task: str, fallback: str | None = None) -> dict[str, Any]:
+        """Return what is known of a task, column by column.
+
+        Args:
+            task: the id of the task in the catalogue.
+            fallback: the id under its reader's own benchmark name; any row for `task` itself is stronger.
+        """
         found: dict[str, Any] = {}
-        for layer in self.layers:
-            for key in sorted((k for k in layer.rows if _fits(task, k)), key=lambda k: _specificity(task, k)):
-                found.update(layer.rows[key])
+        for name in dict.fromkeys((fallback or task, task)):
+            for layer in self.layers:
+                found |= layer.row(name)
         return found
+
+
+def is_pattern(key: str) -> bool:
+    """Return whether a key of a row is a shell pattern and no task id."""
+    return not _WILD.isdisjoint(key)
 
 
 def canonical(name: str, aliases: Mapping[str, str]) -> str:
@@ -103,17 +114,10 @@ def canonical(name: str, aliases: Mapping[str, str]) -> str:
     return aliases.get(folded, folded)
 
 
-def _fits(task: str, key: str) -> bool:
-    return key == task or fnmatchcase(task, key)
-
-
-def _specificity(task: str, key: str) -> tuple[bool, int, str]:
-    return key == task, sum(c not in "*?[]" for c in key), key
-
-
 def taxonomy_files(further: Iterable[Path]) -> list[Path]:
     """Return the shipped files and the recipe's, the weakest first."""
-    return [*sorted(SHIPPED.glob("*.yaml")), *further]
+    shipped = [*SHIPPED.glob("*.csv"), *SHIPPED.glob("*.yaml")]
+    return [*sorted(path for path in shipped if path != CATEGORIES), *further]
 
 
 def load_taxonomy(files: Sequence[Path]) -> Taxonomy:
@@ -122,120 +126,144 @@ def load_taxonomy(files: Sequence[Path]) -> Taxonomy:
     Raises:
         RecipeError: every problem of every file, each with `file:line`.
     """
-    problems: list[str] = []
-    layers = tuple(_layer(path, problems) for path in files)
+    shipped = tuple(path for path in files if path.parent == SHIPPED)
+    layers = [_shipped_layer(shipped)] if shipped else []
+    layers += [make_layer((read_file(path),)) for path in files if path.parent != SHIPPED]
+    problems = [problem for layer in layers for file in layer.files for problem in file.problems]
     if problems:
         raise RecipeError(problems)
-    return Taxonomy(layers)
+    return Taxonomy(tuple(layers))
 
 
-def _layer(path: Path, problems: list[str]) -> Layer:
-    rows: dict[str, Mapping[str, Any]] = {}
+@functools.lru_cache(maxsize=1)
+def _shipped_layer(files: tuple[Path, ...]) -> Layer:
+    return make_layer(tuple(read_file(path) for path in files))
+
+
+def make_layer(files: tuple[TaxonomyFile, ...]) -> Layer:
+    """Join files of equal strength; what two of them say of one key is joined, too."""
+    rows: dict[str, Row] = {}
     aliases: dict[str, str] = {}
-    for section, line, value in _entries(path, problems):
-        if section not in ("tasks", "aliases"):
-            problems.append(
-                f"{path}:{line}: unknown part {section!r}{did_you_mean(section, ['tasks', 'aliases'])}"
-                "; expected `tasks` or `aliases`"
-            )
-            continue
-        if not isinstance(value, dict):
-            problems.append(f"{path}:{line}: {section}: expected a mapping, found {shorten(value)}")
-            continue
-        for key, (place, item) in value.items():
-            if section == "tasks":
-                problems += _row_problems(f"{path}:{place}: tasks.{key}", item)
-                rows[key] = item if isinstance(item, dict) else {}
-            else:
-                problems += _add_aliases(f"{path}:{place}: aliases.{key}", key, item, aliases)
-    return Layer(path, rows, aliases)
+    for file in files:
+        for key, row in file.rows.items():
+            rows[key] = {**rows[key], **row} if key in rows else row
+        aliases |= file.aliases
+    patterns = sorted((key for key in rows if is_pattern(key)), key=_literal)
+    return Layer(files, rows, tuple(patterns), aliases)
 
 
-def _entries(path: Path, problems: list[str]) -> list[tuple[str, int, Any]]:
-    """Return (part, line, {key: (line, value)}) of a file."""
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-        if root is None:
-            return []
-        if not isinstance(root, yaml.MappingNode):
-            problems.append(f"{path}:1: expected a mapping with `tasks` or `aliases`")
-            return []
-        return [
-            (str(key.value), key.start_mark.line + 1, _section(loader, node, path, problems))
-            for key, node in root.value
-        ]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or f"not UTF-8: {error}"
-        problems.append(f"curate.taxonomy: cannot read {path}: {reason}")
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problems.append(f"{path}:{line}: not valid YAML: {getattr(error, 'problem', None) or error}")
-    return []
+def _literal(pattern: str) -> tuple[int, str]:
+    return sum(c not in "*?[]" for c in pattern), pattern
 
 
-def _section(loader: yaml.SafeLoader, node: yaml.Node, path: Path, problems: list[str]) -> Any:
-    if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node, deep=True)
-    found: dict[str, tuple[int, Any]] = {}
-    for key_node, value_node in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key in found:
-            problems.append(
-                f"{path}:{line}: {key}: given twice, first in line {found[key][0]}; expected once"
-            )
-        value = loader.construct_object(value_node, deep=True)
-        found[key] = (line, value)
-    return found
+# ----------------------------------------------------------------------------------------- categories
 
 
-def _row_problems(place: str, row: Any) -> list[str]:
-    if not isinstance(row, dict):
-        return [f"{place}: expected a mapping of columns, found {shorten(row)}"]
+@functools.lru_cache(maxsize=1)
+def categories() -> dict[str, str]:
+    """Return the known categories of all benchmarks, each with what it asks for."""
+    parts = yaml.safe_load(CATEGORIES.read_text(encoding="utf-8"))
+    return {name: text for part in parts.values() for name, text in part.items()}
+
+
+def category_problems(layer: Layer) -> list[str]:
+    """Return a line for each category that is not among `categories`: its first row, how many more, the nearest name."""
+    known = categories()
     problems = []
-    for column, value in row.items():
-        if column not in COLUMNS:
-            hint = did_you_mean(str(column), COLUMNS) or f"; expected one of {', '.join(COLUMNS)}"
-            problems.append(f"{place}.{column}: unknown column{hint}")
-        elif expected := _expected(column, value):
-            hint = did_you_mean(str(value), CHOICES.get(column, ()))
-            problems.append(f"{place}.{column}: found {shorten(value)}; expected {expected}{hint}")
+    for file in layer.files:
+        rows: dict[str, list[str]] = {}
+        for key, row in file.rows.items():
+            if (category := row.get("category")) is not None and category not in known:
+                rows.setdefault(category, []).append(key)
+        for category, keys in rows.items():
+            place = f"{file.path}:{file.lines[keys[0]]}: {keys[0]}.category"
+            more = f", in {len(keys):,} rows" if len(keys) > 1 else ""
+            hint = did_you_mean(category, known)
+            problems.append(f"{place}: {category!r} is no known category{more}{hint}")
     return problems
 
 
-def _expected(column: str, value: Any) -> str | None:
-    """Return what a column should hold, or None when it does."""
-    if column in CHOICES:
-        return None if value in CHOICES[column] else "one of " + ", ".join(CHOICES[column])
-    if column in LISTS:
-        fine = isinstance(value, list) and all(isinstance(v, str) and v for v in value)
-        return None if fine else "a list of texts"
-    if column == "multiple_choice":
-        return None if isinstance(value, bool) else "true or false"
-    return None if isinstance(value, str) and value.strip() else "a text"
-
-
-def _add_aliases(place: str, name: str, others: Any, aliases: dict[str, str]) -> list[str]:
-    if not isinstance(others, list) or not all(isinstance(o, str) for o in others):
-        return [f"{place}: found {shorten(others)}; expected a list of other names"]
-    problems = []
-    for other in [name, *others]:
-        known = aliases.setdefault(fold(other), name)
-        if known != name:
-            problems.append(f"{place}: {other!r} is already another name of {known!r}")
-    if fold(name) != name:
-        problems.append(f"{place}: a canonical name is written {fold(name)!r}")
-    return problems
+def warn_of_categories(taxonomy: Taxonomy) -> None:
+    """Log each category of a recipe's file that the shipped taxonomy does not know: it may be new, or mistyped."""
+    for layer in taxonomy.layers:
+        if layer.files[0].path.parent != SHIPPED:
+            for problem in category_problems(layer):
+                _log.warning("taxonomy: %s", problem)
 
 
 def missing_categories(tasks: Iterable[str], known: Sequence[str]) -> RecipeError:
-    """Return the error for tasks that have no category: one line for each, with the nearest other row there is."""
-    problems = []
-    for task in sorted(tasks):
-        hint = did_you_mean(task, [key for key in known if key != task])
-        problems.append(
-            f"curate.taxonomy: {task}: no category, neither upstream nor in the taxonomy{hint}; give it a row with "
-            f"`category` in a file named under curate.taxonomy"
-        )
-    return RecipeError(problems)
+    """Return the error for tasks that have no category: one line for each, with the nearest rows there are."""
+    near = Neighbours(known)
+    return RecipeError(
+        [
+            f"curate.taxonomy: {task}: no category, neither upstream nor in the taxonomy{near.hint(task)}; give it a "
+            f"row with `category` in a file named under curate.taxonomy"
+            for task in sorted(tasks)
+        ]
+    )
+
+
+class Neighbours:
+    """Task ids that resemble a given one: of its own benchmark first, then those of the same name elsewhere."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        """Look at `known` task ids; patterns among them are left out."""
+        self.by_benchmark: dict[str, dict[str, frozenset[str]]] = {}
+        self.by_name: dict[str, list[str]] = {}
+        for key in sorted(known):
+            if not is_pattern(key):
+                benchmark, _, name = key.partition("/")
+                self.by_benchmark.setdefault(benchmark, {})[key] = _trigrams(name)
+                self.by_name.setdefault(_plain(key.rpartition("/")[2]), []).append(key)
+
+    def nearest(self, task: str) -> str | None:
+        """Return the task of the same benchmark whose name is most like this one's, else one of another benchmark."""
+        benchmark, _, name = task.partition("/")
+        mine = self.by_benchmark.get(benchmark, {})
+        others = {
+            key: grams for b in self.by_benchmark.values() for key, grams in b.items() if key not in mine
+        }
+        return _most_alike(task, name, mine) or _most_alike(task, name, others)
+
+    def namesakes(self, task: str) -> list[str]:
+        """Return other tasks whose last part is the same."""
+        return [key for key in self.by_name.get(_plain(task.rpartition("/")[2]), ()) if key != task]
+
+    def hint(self, task: str) -> str:
+        """Return ` - did you mean 'x'?`, `; 'y' has the same name`, both, or nothing."""
+        near = self.nearest(task)
+        text = f" - did you mean {near!r}?" if near else ""
+        same = [key for key in self.namesakes(task) if key != near][:3]
+        if same:
+            verb = "has" if len(same) == 1 else "have"
+            text += f"; {', '.join(map(repr, same))} {verb} the same name"
+        return text
+
+
+def _most_alike(task: str, name: str, choices: Mapping[str, frozenset[str]]) -> str | None:
+    """Return the id whose name is most like `name`, or None when none is much like it; ids come with their trigrams."""
+    grams, plain = _trigrams(name), _plain(name)
+    found: tuple[float, str] | None = None
+    likely = heapq.nlargest(
+        _LIKELY, choices, key=lambda key: 4 * len(grams & choices[key]) - len(choices[key])
+    )
+    for key in likely:
+        other = key.partition("/")[2]
+        alike = max(_ratio(plain, _plain(other)), _ratio(plain, _plain(other.rpartition("/")[2])))
+        if key != task and alike >= _ALIKE and (found is None or alike > found[0]):
+            found = alike, key
+    return found[1] if found else None
+
+
+def _ratio(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
+
+
+def _plain(name: str) -> str:
+    """Return a name folded, without the number that Super-NaturalInstructions puts before it."""
+    return fold(_NUMBER.sub("", name))
+
+
+def _trigrams(name: str) -> frozenset[str]:
+    padded = f" {' '.join(map(_plain, name.split('/')))} "
+    return frozenset(padded[i : i + 3] for i in range(len(padded) - 2))

@@ -1,0 +1,1 @@
+"""Where sources lie: local paths, archives and Hub repositories, each turned into a folder before a reader sees it."""

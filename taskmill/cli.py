@@ -232,6 +232,136 @@ def report_command(run: Path, output: Path | None, as_json: bool) -> None:
     click.echo(json.dumps({"report": str(path)}) if as_json else f"{path}")
 
 
+@cli.command("tasks")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("pattern", required=False)
+@click.option("--category", help="Only tasks of this category.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def tasks_command(run: Path, pattern: str | None, category: str | None, as_json: bool) -> None:
+    """List the tasks of RUN that match PATTERN: category, counts, groups, licence, suspected aliases.
+
+    \b
+    Example:
+      taskmill tasks runs/demo "flan/*"
+    """
+    from taskmill.commands.catalogue import list_tasks
+
+    list_tasks(run, pattern, category, as_json)
+
+
+@cli.command("licenses")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def licenses_command(run: Path, as_json: bool) -> None:
+    """List the licences of RUN's tasks, on which ground each is known, and what a licence dropped.
+
+    \b
+    Example:
+      taskmill licenses runs/demo
+    """
+    from taskmill.commands.catalogue import list_licenses
+
+    list_licenses(run, as_json)
+
+
+@cli.command("stats")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--by",
+    type=click.Choice(["benchmark", "category", "level"]),
+    default="benchmark",
+    help="What the lines are [benchmark].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def stats_command(run: Path, by: str, as_json: bool) -> None:
+    """Show tasks, categories, examples, templates a task and lengths in words, of conversations also rounds.
+
+    \b
+    Example:
+      taskmill stats runs/demo --by category
+    """
+    from taskmill.commands.statistics import show_statistics
+
+    show_statistics(run, by, as_json)
+
+
+@cli.group("taxonomy")
+def taxonomy_group() -> None:
+    """Show, check or compare what is known of tasks: category, data set, licence and more.
+
+    \b
+    Example:
+      taskmill taxonomy show
+    """
+
+
+@taxonomy_group.command("show")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--category", help="Only tasks of this category.")
+@click.option("--dataset", help="Only tasks of this data set, by any of its names.")
+@click.option(
+    "--taxonomy",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A file above the shipped ones.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def taxonomy_show(
+    patterns: tuple[str, ...],
+    category: str | None,
+    dataset: str | None,
+    files: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """List the rows of tasks that match PATTERN; without any, count tasks and categories by benchmark.
+
+    \b
+    Example:
+      taskmill taxonomy show "flan/*" --category "Textual Entailment"
+    """
+    from taskmill.commands.taxonomy import show
+
+    show(patterns, category, dataset, files, as_json)
+
+
+@taxonomy_group.command("check")
+@click.argument("targets", nargs=-1, metavar="[FILE]... | [RECIPE]")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def taxonomy_check(targets: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Find mistakes in taxonomy FILEs, or tasks of RECIPE's sources without a row; exit code 1 for problems.
+
+    Without an argument the shipped files are checked. Warnings name what may be meant, such as a new category.
+
+    \b
+    Example:
+      taskmill taxonomy check demo
+    """
+    from taskmill.commands.taxonomy import check
+
+    if check(targets, overrides, as_json):
+        raise SystemExit(1)
+
+
+@taxonomy_group.command("diff")
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def taxonomy_diff(old: str, new: str, as_json: bool) -> None:
+    """Show what differs between the taxonomy files OLD and NEW; `shipped` means the package's own.
+
+    \b
+    Example:
+      taskmill taxonomy diff shipped mine.csv
+    """
+    from taskmill.commands.taxonomy import diff
+
+    diff(old, new, as_json)
+
+
 @cli.group("recipes")
 def recipes_group() -> None:
     """List, show or describe recipes.

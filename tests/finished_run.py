@@ -43,7 +43,7 @@ def make_run(folder: Path, last: str = "evaluate") -> Path:
     return run
 
 
-def _write(
+def write_stage(
     run: Path, stage: str, files: dict[str, tuple[str, list[dict[str, Any]]] | bytes], **counts: int
 ) -> None:
     identity = Identity(stage, 1, {}, 7, None, (), {})
@@ -129,7 +129,7 @@ def _curate(run: Path, walk: Walk) -> None:
         "templates.parquet": ("tasks/templates", []),
         "dropped.parquet": ("tasks/dropped", [dropped]),
     }
-    _write(run, "curate", files, examples_read=17, examples_kept=16)
+    write_stage(run, "curate", files, examples_read=17, examples_kept=16)
 
 
 def _levels() -> list[dict[str, Any]]:
@@ -168,7 +168,7 @@ def _overlap(run: Path, walk: Walk) -> None:
         "near_duplicates.parquet": ("overlaps/near_duplicates", []),
         "frequent.parquet": ("overlaps/frequent", [{"gram": 5, "text": "is the answer", "num_groups": 70}]),
     }
-    _write(run, "overlap", files, num_pairs=2)
+    write_stage(run, "overlap", files, num_pairs=2)
 
 
 def _split(run: Path, walk: Walk) -> None:
@@ -195,7 +195,7 @@ def _split(run: Path, walk: Walk) -> None:
         "members.parquet": ("splits/members", members),
         "decisions.parquet": ("splits/decisions", [decision]),
     }
-    _write(run, "split", files, num_train=6, num_test=10)
+    write_stage(run, "split", files, num_train=6, num_test=10)
 
 
 def prompt_name(example: str) -> bytes:
@@ -228,7 +228,7 @@ def _render(run: Path, walk: Walk) -> None:
         "prompts/all.parquet": ("prompts/prompts", rows),
         "dropped.parquet": ("prompts/dropped", [dropped]),
     }
-    _write(run, "render", files, num_prompts=len(rows))
+    write_stage(run, "render", files, num_prompts=len(rows))
 
 
 def _mix(run: Path, walk: Walk) -> None:
@@ -245,7 +245,7 @@ def _train(run: Path, walk: Walk) -> None:
         for i in range(12)
     ]
     text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
-    _write(run, "train", {"metrics.jsonl": text.encode()}, num_steps=12)
+    write_stage(run, "train", {"metrics.jsonl": text.encode()}, num_steps=12)
 
 
 def _evaluate(run: Path, walk: Walk) -> None:
@@ -276,7 +276,7 @@ def _evaluate(run: Path, walk: Walk) -> None:
         "predictions.parquet": ("scores/predictions", predictions),
         "scores.parquet": ("scores/scores", scores),
     }
-    _write(run, "evaluate", files, num_predictions=len(predictions))
+    write_stage(run, "evaluate", files, num_predictions=len(predictions))
 
 
 BUILDERS = {

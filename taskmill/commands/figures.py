@@ -86,7 +86,8 @@ def named(name: str, number: int) -> str:
     parts = words(name).split(" ")
     place = next((i for i, word in enumerate(parts[:2]) if word.endswith("s")), None)
     if number == 1 and place is not None:
-        parts[place] = parts[place].removesuffix("s")
+        singular = parts[place].removesuffix("s")
+        parts[place] = singular.removesuffix("ie") + "y" if singular.endswith("rie") else singular
     return " ".join(parts)
 
 

@@ -327,6 +327,7 @@ class StageWriter:
         """Use `open_stage`, which first looks whether anything is to do; `force` reads kept files in full."""
         self.directory, self.identity, self._force = directory, identity, force
         self._records: dict[str, ShardRecord] = {}
+        self.apart: tuple[tuple[str, ...], ...] = ()  # settings that `parts` state as far as shards read them
         self._started = time.time()
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -336,9 +337,10 @@ class StageWriter:
             raise StorageError(f"cannot write {directory}: {error.strerror or error}") from error
 
     def shard_fingerprint(self, parts: Any) -> str:
-        """Return a shard's fingerprint: stage, revision, settings, seed and `parts`, what exactly it reads."""
+        """Return a shard's fingerprint: stage, revision, settings but those `apart`, seed and `parts`, what it reads."""
         i = self.identity
-        return digest([i.stage, i.schema, i.revision, i.settings, i.seed, i.limit, parts])
+        settings = _without(i.settings, self.apart)
+        return digest([i.stage, i.schema, i.revision, settings, i.seed, i.limit, parts])
 
     def finished(self, shard: str, parts: Any) -> ShardRecord | None:
         """Return the record of a shard that is on disk with the same fingerprint, else None."""
@@ -403,6 +405,16 @@ class StageWriter:
                     path.rmdir()
         except OSError as error:
             raise StorageError(f"cannot clean {self.directory}: {error.strerror or error}") from error
+
+
+def _without(settings: dict[str, Any], apart: Iterable[tuple[str, ...]]) -> dict[str, Any]:
+    """Return settings without the keys at some paths."""
+    left = dict(settings)
+    for first, *rest in apart:
+        value = left.pop(first)
+        if rest:
+            left[first] = _without(value, [tuple(rest)])
+    return left
 
 
 def _intact(directory: Path, entry: FileEntry, thorough: bool) -> bool:

@@ -27,8 +27,14 @@ class Source:
 
     reader: str
     """Name of a file in `taskmill/curation/sources/`."""
-    path: str
-    """Folder or file, relative to `data_root`."""
+    path: str = "."
+    """Folder, file or archive (zip, tar), relative to `data_root`, or to the top of the `hub` repository."""
+    hub: str | None = None
+    """Data set repository of the Hugging Face Hub to read from, pinned: `owner/name@COMMIT`, 40 hex digits."""
+    repository: str | None = None
+    """Where local files come from, for the record; a `hub` repository is its own."""
+    revision: str | None = None
+    """Commit or version of that repository; by default a digest of the files."""
     benchmark: str | None = None
     """Name of the benchmark its tasks belong to; by default the reader's own."""
     include: tuple[str, ...] = ("*",)
@@ -37,6 +43,16 @@ class Source:
     """Shell patterns of task names to leave."""
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of the reader itself; the reader refuses those it does not know."""
+
+
+@dataclass(frozen=True)
+class Licenses:
+    """Which licences a task may have; one with several must pass with each."""
+
+    allow: tuple[str, ...] = ("*",)
+    """Shell patterns of SPDX identifiers that may be used; `unknown` stands for none stated."""
+    deny: tuple[str, ...] = ()
+    """Shell patterns of SPDX identifiers that may not; stronger than `allow`."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +67,10 @@ class Curate:
     """Benchmarks that keep only tasks whose data set no other benchmark has."""
     on_error: Literal["stop", "skip"] = "stop"
     """What a damaged record does: stop the stage, or be kept aside in dropped.parquet."""
+    licenses: Licenses = Licenses()
+    """Licences that tasks may have; the examples of others are dropped with the reason `license`."""
     taxonomy: tuple[str, ...] = ()
-    """Further taxonomy files (YAML), relative to the recipe; their rows win over the shipped ones."""
+    """Further taxonomy files (YAML or CSV), relative to the recipe; their rows win over the shipped ones."""
     casts: tuple[str, ...] = ()
     """Folders of further casts, relative to the recipe; they win over the shipped ones."""
 

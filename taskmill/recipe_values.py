@@ -6,6 +6,7 @@ Works on the values as written, whatever else is wrong with them, so that all pr
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from taskmill.recipe import Recipe, known_readers
 Location = tuple[str | int, ...]
 Problem = tuple[Location, str]
 _ANY = float("inf")
+PINNED = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)@(?P<commit>[0-9a-f]{40})", re.ASCII)
+"""A data set repository of the Hub at one commit."""
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("limit", 1, _ANY),
@@ -71,6 +74,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 def find_problems(raw: dict[str, Any]) -> Iterator[Problem]:
     """Yield (location, what was found and what was expected) for every value that cannot be meant."""
     yield from _names(raw)
+    yield from _sources(raw)
     for pattern, low, high in _RANGES:
         for where, value in _matches(raw, tuple(pattern.split(".")), ()):
             if is_number(value) and not low <= value <= high:
@@ -96,6 +100,43 @@ def _names(raw: dict[str, Any]) -> Iterator[Problem]:
         if isinstance(rule, str) and rule in seen:
             yield where, f"a second rule {shorten(rule)}; expected a name of its own"
         seen.add(str(rule))
+
+
+def _sources(raw: dict[str, Any]) -> Iterator[Problem]:
+    for where, source in _matches(raw, ("sources", "*"), ()):
+        if not isinstance(source, dict):
+            continue
+        if isinstance(source.get("hub"), str):
+            yield from _hub(where, source)
+        if (
+            source.get("revision") is not None
+            and source.get("repository") is None
+            and source.get("hub") is None
+        ):
+            yield (
+                (*where, "revision"),
+                "given without `repository`; expected both, or `hub: owner/name@COMMIT`",
+            )
+        for key in ("repository", "revision"):
+            if isinstance(source.get(key), str) and not source[key].strip():
+                yield (*where, key), "empty; expected text, or no such key"
+
+
+def _hub(where: Location, source: dict[str, Any]) -> Iterator[Problem]:
+    hub, path = source["hub"], source.get("path", ".")
+    if not PINNED.fullmatch(hub):
+        name, _, revision = hub.partition("@")
+        commits = f"https://huggingface.co/datasets/{name}/commits/{revision or 'main'}"
+        yield (
+            (*where, "hub"),
+            f"found {shorten(hub)}; expected owner/name@COMMIT with the 40 hex digits of a commit, for a name of a branch "
+            f"means other files tomorrow: {commits} shows them",
+        )
+    for key in ("repository", "revision"):
+        if source.get(key) is not None:
+            yield (*where, key), "given beside `hub`, which says it already; expected one of them"
+    if isinstance(path, str) and (path.startswith("/") or ".." in path.split("/")):
+        yield (*where, "path"), f"found {shorten(path)}; expected a path from the top of the repository"
 
 
 def _shares(raw: dict[str, Any]) -> Iterator[Problem]:

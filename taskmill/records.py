@@ -94,6 +94,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("metadata", _S),
         ("num_read", _I),
         ("num_kept", _I),
+        ("num_groups", _I),
+        ("largest_group", _I),
         ("shard", _S),
         ("first_row", _I),
     ),
@@ -124,6 +126,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("record", _I),
     ),
     "tasks/dropped": DROPPED,
+    "tasks/suspected_aliases": _schema(
+        ("task_a", _S),
+        ("task_b", _S),
+        ("dataset_a", _S),
+        ("dataset_b", _S),
+        ("containment", _F),
+        ("num_shared", _I),
+        ("num_compared", _I),
+    ),
     "overlaps/plan": _schema(("task", _S), ("level?", _S), ("role", _S), ("why", _S)),
     "overlaps/assignment": _schema(
         ("example", _S), ("task", _S), ("group", pa.uint64()), ("split", _S), ("reason?", _S)

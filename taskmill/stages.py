@@ -49,8 +49,9 @@ WAITS = "for an earlier stage"
 
 
 class StageModule(Protocol):
-    """What the module of a stage offers. Optional: `external`, digests of whatever else it reads, and `PRELIMINARY`,
-    values of `external` that mark a finished stage as an unfinished form of the one without them."""
+    """What the module of a stage offers. Optional: `external`, digests of whatever else it reads, `PRELIMINARY`,
+    values of `external` that mark a finished stage as an unfinished form of the one without them, and `pending`,
+    what has to be fetched before `external` can be known."""
 
     REVISION: int
     SECTIONS: tuple[str, ...]
@@ -218,6 +219,11 @@ class Walk:
 
         if not self.ready(name):
             return Outcome(name, "waits", WAITS, None, 0.0)
+        pending = getattr(self.module(name), "pending", None)
+        absent = pending(self.settings(name)) if pending else []
+        if absent:
+            detail = f"would first fetch {', '.join(absent)} from the Hub; what follows depends on it"
+            return Outcome(name, "to do", detail, None, 0.0)
         identity, directory = self.identity(name), self.directory(name)
         manifest = read_manifest(directory)
         if manifest is None:

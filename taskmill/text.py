@@ -10,36 +10,28 @@ of text; each hash hit is confirmed on the words, so a collision is never eviden
     >>> find_shared(index, eval_texts, ["A cat sat on a mat."], 3).gram_text
     ['cat sat on']
 
-Normalisation "words-1", in this order:
-
-1. Invisible characters (Unicode's default ignorables: soft hyphen, joiners, direction marks, variation
-   selectors, Hangul fillers) vanish and end no word. The zero width space is none of them: it separates.
-2. NFKC, full case folding, NFKC again, in no particular language: "ß" is "ss", "İ" is "i" with a combining
-   dot, "ı" stays, "x²" is "x2", "ﬁ" is "fi", "½" is the two words "1" and "2". Accents are kept.
-3. A word is a maximal run of letters and digits of any script; combining marks stay with the word they follow
-   and are dropped where they follow none. All else separates: apostrophe, hyphen, underscore, lone surrogate.
-4. In scripts written without spaces (Han, Hiragana, Katakana, Thai, Lao, Khmer, Myanmar) each letter or digit,
-   with its marks, is a word of its own. Hangul is written with spaces and needs no such rule.
-
-Letters are those of the running Python's Unicode tables; versions differ only in characters assigned since.
-The compiled kernel needs numba; without it, or with TASKMILL_NO_NUMBA=1, numpy gives the same numbers.
+`words.py` says how words are cut. The compiled kernel needs numba; without it, or with TASKMILL_NO_NUMBA=1, numpy gives
+the same numbers.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import os
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from taskmill.leaves import text_leaves as text_leaves
+from taskmill.words import NORMALISATION as NORMALISATION
+from taskmill.words import cut_beyond_ascii
+from taskmill.words import normalise as normalise
+from taskmill.words import words as words
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -47,21 +39,9 @@ I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
 Kernel = Callable[[U8, I64], tuple[U64, I64]]
 
-NORMALISATION = "words-1"
 N = 13  # words a gram, as in OPT-IML's leakage check
 CHUNK_BYTES = 8 << 20  # bytes hashed at once; bounds the working memory
-COMPILE_AFTER_BYTES = 32 << 20  # below this, numpy is done before numba is loaded
-
-_ASCII_WORD = re.compile(r"[a-z0-9]+")
-_IGNORABLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
-)
-_UNSPACED = (  # blocks of the scripts written without spaces
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"  # Thai, Lao, Myanmar, Khmer
-    "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c\u3041-\u30ff\u31f0-\u31ff"  # Han signs, kana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001aff0-\U0001b16f\U00020000-\U0003ffff"  # Han, old kana
-)
+COMPILE_AFTER_BYTES = 64 << 20  # below this, numpy is done before numba is loaded
 
 _WORD_BASE = 0x9E3779B97F4A7C15  # odd: polynomial base over the bytes of a word, modulo 2**64
 _GRAM_BASE = 0xD1342543DE82EF95  # odd: polynomial base over the words of a gram
@@ -71,29 +51,6 @@ _FOLD: U8 = np.arange(256, dtype=np.uint8)  # byte -> folded byte, 0 for a separ
 _FOLD[[byte for byte in range(128) if not chr(byte).isalnum()]] = 0
 _FOLD[ord("A") : ord("Z") + 1] += 32
 _bytes_seen = np.zeros(1, np.int64)  # hashed by this process so far
-
-
-@functools.cache
-def _word_pattern() -> re.Pattern[str]:
-    """Compile the pattern of one word in folded text; on first need, as it looks up every combining mark."""
-    mark = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code))[0] == "M")
-    plain = rf"[^\W_{_UNSPACED}]"
-    quick = r"[a-z0-9]++(?![^\x00-\x7f])"  # this and `start` only save time
-    start = r"(?=[a-z0-9\x80-\U0010ffff])"
-    return re.compile(rf"{quick}|{start}(?:{plain}+(?:[{mark}]+{plain}*)*|(?=[^\W_])[{_UNSPACED}][{mark}]*)")
-
-
-def words(text: str) -> list[str]:
-    """Return the normalised words of a text, in order, under the rules of the module's docstring."""
-    if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
-    text = unicodedata.normalize("NFKC", _IGNORABLE.sub("", text))
-    return _word_pattern().findall(unicodedata.normalize("NFKC", text.casefold()))
-
-
-def normalise(text: str) -> str:
-    """Return the normalised words of a text joined by one space; normalising twice changes nothing."""
-    return " ".join(words(text))
 
 
 def window(text: str, position: int, n: int = N) -> str:
@@ -116,22 +73,30 @@ def short_key(texts: Iterable[str]) -> bytes:
     return blake2b(line.encode(), digest_size=16, person=NORMALISATION.encode()).digest()
 
 
-def text_leaves(value: object, path: str = "") -> list[tuple[str, str]]:
-    """Return (path, text) of every string and number in a JSON value: keys sorted, lists in order.
+def whole_keys(hashes: U64, bounds: I64) -> list[bytes]:
+    """Return a 16-byte digest of the words of each example, in order, from what `word_hashes` returns.
 
-    A path joins keys and places in lists with dots ("passage.text", "choices.0"); that of a bare value is `path`.
-    A number becomes its JSON text; booleans and null are skipped. Raises TypeError for what is not JSON.
+    Args:
+        hashes: uint64[num_words].
+        bounds: int64[num_examples + 1]; the words of example i are `hashes[bounds[i]:bounds[i + 1]]`.
+
+    Where a part ends does not count. An example without any word has the key `short_key([])`.
     """
-    if isinstance(value, str):
-        return [(path, value)]
-    if value is None or isinstance(value, bool):
-        return []
-    if isinstance(value, int | float):
-        return [(path, json.dumps(value))]
-    if not isinstance(value, dict | list):
-        raise TypeError(f"{path or 'value'}: expected a JSON value, got {type(value).__name__}")
-    items = sorted(value.items()) if isinstance(value, dict) else enumerate(value)
-    return [leaf for key, item in items for leaf in text_leaves(item, f"{path}.{key}" if path else str(key))]
+    data = memoryview(hashes.astype("<u8", copy=False).tobytes())
+    ends = (bounds * 8).tolist()
+    person = NORMALISATION.encode()
+    return [blake2b(data[start:end], digest_size=16, person=person).digest() for start, end in pairwise(ends)]
+
+
+def span_hashes(hashes: U64, starts: I64, ends: I64) -> U64:
+    """Hash the words of each span, sensitive to their order: uint64[num_spans]; span s is words starts[s] .. ends[s] - 1."""
+    counts = ends - starts
+    bounds = _indptr(counts)
+    words = ranges(starts, counts)
+    places = np.arange(len(words), dtype=np.int64) - np.repeat(bounds[:-1], counts)
+    sums = np.zeros(len(words) + 1, np.uint64)
+    np.cumsum(_mix(hashes[words] + places.view(np.uint64) * np.uint64(_GRAM_BASE)), out=sums[1:])
+    return _mix(sums[bounds[1:]] - sums[bounds[:-1]] + counts.view(np.uint64))
 
 
 def word_hashes(texts: Iterable[str]) -> tuple[U64, I64]:
@@ -152,23 +117,28 @@ def word_hashes(texts: Iterable[str]) -> tuple[U64, I64]:
 def _buffers(texts: Iterable[str]) -> Iterator[tuple[U8, I64]]:
     """Yield (buffer, starts) of runs of about CHUNK_BYTES of texts; text t is buffer[starts[t]:starts[t + 1]].
 
-    An ASCII text goes in as it is, for the kernel to fold and cut; any other goes in normalised, so that all bytes
-    of its multi-byte characters are word bytes. A space ends every text.
+    ASCII goes in as it is, for the kernel to fold and cut; of other texts, all bytes of multi-byte characters are word
+    bytes. A space ends every text.
     """
-    pieces, size = list[bytes](), 0
+    pieces, sizes, size = list[str](), list[int](), 0
     for text in texts:
-        pieces.append((text if text.isascii() else normalise(text)).encode())
-        size += len(pieces[-1]) + 1
+        if text.isascii():
+            pieces.append(text)
+            sizes.append(len(text) + 1)
+        else:
+            pieces.append(cut_beyond_ascii(text))
+            sizes.append(len(pieces[-1].encode()) + 1)
+        size += sizes[-1]
         if size >= CHUNK_BYTES:
-            yield _buffer(pieces)
-            pieces, size = list[bytes](), 0
+            yield _buffer(pieces, sizes)
+            pieces, sizes, size = list[str](), list[int](), 0
     if pieces:
-        yield _buffer(pieces)
+        yield _buffer(pieces, sizes)
 
 
-def _buffer(pieces: list[bytes]) -> tuple[U8, I64]:
-    starts = _indptr(np.fromiter(map(len, pieces), np.int64) + 1)
-    return np.frombuffer(bytearray(b" ").join([*pieces, b""]), np.uint8), starts
+def _buffer(pieces: list[str], sizes: list[int]) -> tuple[U8, I64]:
+    buffer = np.frombuffer(bytearray((" ".join(pieces) + " ").encode()), np.uint8)
+    return buffer, _indptr(np.array(sizes, np.int64))
 
 
 def _kernel(num_bytes: int) -> Kernel:
@@ -248,8 +218,9 @@ def _powers(base: int, num: int) -> U64:
 
 def _hash_words(buffer: U8, starts: I64) -> tuple[U64, I64]:
     """Do in numpy what `_scan` does, from prefix sums of byte[i] * base**-i over blocks of words."""
-    folded = _FOLD[buffer]
-    edges = np.flatnonzero(np.diff(folded != 0, prepend=False))  # in pairs, as every text ends in a space
+    folded = np.frombuffer(buffer.tobytes().translate(_FOLD.tobytes()), np.uint8)
+    inside = np.concatenate([np.zeros(1, bool), folded != 0])
+    edges = np.flatnonzero(inside[1:] != inside[:-1])  # in pairs, as every text ends in a space
     begins, ends = edges[::2], edges[1::2]
     hashes = np.empty(len(begins), np.uint64)
     first = 0
@@ -271,7 +242,7 @@ def _indptr(counts: I64) -> I64:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
-def _ranges(starts: I64, counts: I64) -> I64:
+def ranges(starts: I64, counts: I64) -> I64:
     """Return start, start + 1, .. for `count` numbers, for each (start, count) in turn."""
     ends = _indptr(counts)
     return np.arange(ends[-1], dtype=np.int64) + np.repeat(starts - ends[:-1], counts)
@@ -291,7 +262,7 @@ def gram_hashes(hashes: U64, offsets: I64, n: int = N, hash_bits: int = 64) -> t
         values *= np.uint64(_GRAM_BASE)
         values += hashes[place : place + len(values)]
     counts = np.maximum(np.diff(offsets) - (n - 1), 0)
-    grams = _mix(values[_ranges(offsets[:-1], counts)])
+    grams = _mix(values[ranges(offsets[:-1], counts)])
     return grams & np.uint64((1 << hash_bits) - 1), _indptr(counts)
 
 
@@ -421,7 +392,7 @@ class _EvalWindows:
         slots = slots[~self.resolved[slots]]
         firsts = self.index.indptr[slots]
         counts = self.index.indptr[slots + 1] - firsts
-        postings = _ranges(firsts, counts)
+        postings = ranges(firsts, counts)
         hit_texts = np.unique(self.index.text[postings])
         for text in hit_texts[self.starts[hit_texts] < 0].tolist():
             self._read(text)
@@ -484,7 +455,7 @@ class _EvalWindows:
         indptr = self.index.indptr
         if self.split.keys().isdisjoint(slots.tolist()):
             counts = indptr[slots + 1] - indptr[slots]
-            return _ranges(indptr[slots], counts), counts
+            return ranges(indptr[slots], counts), counts
         parts = [
             self.split[slot][variant] if slot in self.split else np.arange(*indptr[slot : slot + 2])
             for slot, variant in zip(slots.tolist(), variants.tolist(), strict=True)

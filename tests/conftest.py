@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,17 @@ settings.load_profile("suite")
 
 # A shell starts background jobs with Ctrl-C ignored, and their children inherit that: tests of Ctrl-C need it back.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The suite and every process it starts have caches of their own, and no way to the real Hub.
+CACHES = tempfile.mkdtemp(prefix="taskmill-tests-")
+atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
+os.environ.update(
+    TASKMILL_CACHE=f"{CACHES}/taskmill",
+    HF_HOME=f"{CACHES}/huggingface",
+    HF_ENDPOINT="http://127.0.0.1:9",
+    HF_HUB_DISABLE_TELEMETRY="1",
+)
+os.environ.pop("HF_TOKEN", None)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("TASKMILL_SHARED_DATA", ROOT.parent / "shared" / "data"))

@@ -42,11 +42,11 @@ def settings(values: tuple[str, ...]) -> list[str]:
 
 
 def taskmill(
-    *arguments: str, cwd: Path | None = None, code: str | None = None
+    *arguments: str, cwd: Path | None = None, code: str | None = None, package: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run `taskmill` in a process of its own; `code` runs there before it."""
+    """Run `taskmill` in a process of its own; `code` runs there before it, `package` is where the package lies."""
     script = f"{code or ''}\nfrom taskmill.cli import main\nimport sys\nmain(sys.argv[1:])"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONPATH": str(package), "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=cwd, env=environment
     )

@@ -53,7 +53,7 @@ train:
 evaluate: {max_new_tokens: 2, num_resamples: 10, baseline: false}
 """
 FLAN = "flan/skarrow_zs_opt_train.jsonl"
-Damage = Callable[[bytes], bytes]
+Aside = Callable[[bytes], bytes]
 
 
 def make_small(folder: Path) -> None:
@@ -102,7 +102,7 @@ def tree(folder: Path) -> dict[str, int]:
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted(folder.rglob("*"))}
 
 
-def line(number: int, text: bytes) -> Damage:
+def line(number: int, text: bytes) -> Aside:
     """Return a function that replaces one line of a file."""
 
     def change(raw: bytes) -> bytes:

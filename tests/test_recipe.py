@@ -55,7 +55,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
 nmae: tiny
 sources:
   - {reader: flann, path: data/flan}
-  - {reader: t5}
+  - {path: t5}
 mix:
   cap: many
   shares: {flan: 0.5, t5: 0.4}
@@ -73,7 +73,7 @@ evaluate: {shots: [0, 5], baseline: maybe}
         "FILE:1: name: missing; it has no default",
         "FILE:1: nmae: unknown key - did you mean 'name'?",
         "FILE:3: sources.0.reader: no reader 'flann' - did you mean 'flan'?",
-        "FILE:4: sources.1.path: missing; it has no default",
+        "FILE:4: sources.1.reader: missing; it has no default",
         "FILE:6: mix.cap: found 'many'; expected an integer",
         "FILE:7: mix.shares: they sum to 0.9; expected 1",
         "FILE:9: mix.auxiliary.reasonning: unknown key - did you mean 'reasoning'?",

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from taskmill import leaves
 from taskmill import text as kernel
+from taskmill import words as word_rules
 from taskmill.text import (
     GramIndex,
     SharedGrams,
@@ -23,7 +25,9 @@ from taskmill.text import (
     load_compiled,
     normalise,
     short_key,
+    span_hashes,
     text_leaves,
+    whole_keys,
     window,
     word_hashes,
     words,
@@ -210,7 +214,8 @@ def test_numba_may_find_no_folder_for_its_cache(tmp_path: Path) -> None:
     pytest.importorskip("numba")
     package = tmp_path / "taskmill"
     package.mkdir()
-    shutil.copy(kernel.__file__, package)
+    for module in (kernel, leaves, word_rules):
+        shutil.copy(module.__file__, package)
     (package / "__init__.py").touch()
     blocked = package / "__pycache__"
     blocked.touch()
@@ -352,6 +357,46 @@ def test_short_key_sees_normalised_words_only() -> None:
     assert short_key(["is it", "no"]) != short_key(["is it", "yes"])
     assert short_key(["ab"]) != short_key(["a b"])
     assert short_key([]) == short_key(["", "?!"])
+
+
+@settings(max_examples=60)
+@given(st.lists(odd_text, max_size=6))
+def test_keys_and_spans_see_the_words_and_their_order(texts: list[str]) -> None:
+    hashes, offsets = word_hashes(texts)
+    found = [words(text) for text in texts]
+    keys = whole_keys(hashes, offsets)
+    spans = span_hashes(hashes, offsets[:-1], offsets[1:]).tolist()
+    for i, mine in enumerate(found):
+        for j, other in enumerate(found[:i]):
+            assert (keys[i] == keys[j]) == (spans[i] == spans[j]) == (mine == other)
+    assert [key == short_key([]) for key in keys] == [not mine for mine in found]
+    whole = span_hashes(hashes, offsets[:1], offsets[-1:])
+    assert whole.tolist() == span_hashes(*_all_words(" ".join(texts))).tolist() or not texts
+
+
+def _all_words(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    hashes, offsets = word_hashes([normalise(text)])
+    return hashes, offsets[:-1], offsets[1:]
+
+
+@pytest.mark.parametrize(
+    "character", [*ODD_CHARACTERS, "’", "…", "\u00a0", "´", "É", "ẞ", "ﷺ", "가", "ᅡ", "𝟘", "🇩"]
+)
+def test_texts_with_any_mixture_of_characters_hash_like_their_words(character: str) -> None:
+    texts = [f"a{character}b {character}{mark}{character}x É{character}" for mark in ["", "\u0301", "’", "é"]]
+    hashes, offsets = word_hashes(texts)
+    for text, start, end in zip(texts, offsets, offsets[1:]):
+        assert hashes[start:end].tolist() == [slow_hash(word) for word in words(text)]
+
+
+def test_leaves_by_side() -> None:
+    fields = {"b": "x", "a": {"text": "y", "n": 2}, "label": 1, "z.w": "v", "none": None, "ok": True}
+    assert leaves.leaves_by_side(fields, ()) == (["2", "y", "x", "1", "v"], [])
+    assert leaves.leaves_by_side(fields, ("label", "a.text", "z")) == (["2", "x"], ["y", "1", "v"])
+    assert leaves.leaves_by_side(fields, ["b"]) == (["2", "y", "1", "v"], ["x"])
+    turns = {"turns": [{"user": "u"}, {"assistant": "a"}]}
+    assert leaves.leaves_by_side(turns, ("turns.assistant",)) == (["u"], ["a"])
+    assert leaves.leaves_by_side(["p", "q"], ("1",)) == (["p"], ["q"])
 
 
 def test_text_leaves() -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import functools
+import glob
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from taskmill.cache import file_digests
 from taskmill.curation.merging import TaskPlan
+from taskmill.curation.places.locating import Origin, locate, origin_of
+from taskmill.curation.places.naming import refuse_pointers
 from taskmill.curation.reader import Reader, SourceFolder, TaskEntry, check_options, load_reader
-from taskmill.curation.taxonomy import Taxonomy, load_taxonomy, taxonomy_files
+from taskmill.curation.taxonomy import Taxonomy, load_taxonomy, taxonomy_files, warn_of_categories
 from taskmill.errors import RecipeError, did_you_mean
 from taskmill.recipe import Source
 from taskmill.settings import Settings
-from taskmill.storage import digest, file_digest
+from taskmill.storage import digest
 
-SHIPPED_CASTS = Path(__file__).parent / "casts"
 _BENCHMARK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -33,6 +36,7 @@ class SourcePlan:
     folder: SourceFolder
     path: str
     """As the recipe writes it."""
+    origin: Origin
     entries: tuple[TaskEntry, ...]
 
     @property
@@ -54,9 +58,10 @@ class Catalogue:
     taxonomy_keys: list[str]
 
     def parts_of(self, plan: TaskPlan) -> list[Any]:
-        """Return exactly what reading a task depends on."""
+        """Return exactly what reading a task depends on: no place on this machine is among it."""
         files = _named(plan.source, plan.entry.files, self.digests)
-        return [plan.task, plan.reader, files, plan.entry.detail, plan.row]
+        source = [plan.reader, plan.source.options, asdict(plan.origin)]
+        return [plan.task, source, files, plan.entry.detail, plan.row]
 
     def by_source(self) -> dict[str, str]:
         """Return a digest over the files of each source and what its reader will do with them."""
@@ -77,7 +82,9 @@ class Catalogue:
                 }
                 for path in _files(source.entries)
             ]
-            listed.append({"source": source.label, "path": source.path, "files": files})
+            listed.append(
+                {"source": source.label, "path": source.path, **asdict(source.origin), "files": files}
+            )
         return listed
 
 
@@ -94,6 +101,7 @@ def read_catalogue(settings: Settings) -> Catalogue:
         StorageError: an upstream file cannot be read.
     """
     taxonomy = load_taxonomy(taxonomy_files(settings.path(file) for file in settings.curate.taxonomy))
+    warn_of_categories(taxonomy)
     problems: list[str] = []
     sources = [
         _source_plan(number, source, settings, problems) for number, source in enumerate(settings.sources)
@@ -102,7 +110,9 @@ def read_catalogue(settings: Settings) -> Catalogue:
         raise RecipeError(problems)
     found = tuple(source for source in sources if source is not None)
     _check_unique(found)
-    digests = {path: file_digest(path) for source in found for path in _files(source.entries)}
+    for source in found:
+        refuse_pointers((path, source.folder.relative(path)) for path in _files(source.entries))
+    digests = file_digests(path for source in found for path in _files(source.entries))
     plans = [_task_plan(source, entry, taxonomy, digests) for source in found for entry in source.entries]
     plans.sort(key=lambda plan: plan.task)
     return Catalogue(found, tuple(plans), digests, taxonomy.aliases, taxonomy.keys)
@@ -115,7 +125,11 @@ def _source_plan(number: int, source: Source, settings: Settings, problems: list
     except RecipeError as error:
         problems += error.problems
         return None
-    folder = _folder(source, settings)
+    try:
+        folder = locate(source, settings)
+    except RecipeError as error:
+        problems += error.problems
+        return None
     benchmark = source.benchmark or reader.BENCHMARK
     if not _BENCHMARK.fullmatch(benchmark):
         problems.append(
@@ -124,18 +138,18 @@ def _source_plan(number: int, source: Source, settings: Settings, problems: list
         return None
     if not folder.path.exists():
         problems.append(
-            f"sources.{number}.path: {source.path!r} does not exist below the data root {folder.root}"
+            f"sources.{number}.path: {source.path!r} does not exist below {_shown_root(source, folder)}"
             f"{_near_path(folder.path)}"
         )
         return None
     entries = _chosen(number, source, reader, folder, problems)
-    return SourcePlan(number, benchmark, source.reader, folder, source.path, entries)
+    return SourcePlan(number, benchmark, source.reader, folder, source.path, origin_of(source), entries)
 
 
-def _folder(source: Source, settings: Settings) -> SourceFolder:
-    root = settings.data_root
-    casts = (*(settings.path(folder) for folder in settings.curate.casts), SHIPPED_CASTS)
-    return SourceFolder((root / source.path).resolve(), root, source.options, settings.curate.on_error, casts)
+def _shown_root(source: Source, folder: SourceFolder) -> str:
+    if folder.prefix:
+        return f"the top of the archive {folder.prefix}"
+    return f"the top of {source.hub}" if source.hub else f"the data root {folder.root}"
 
 
 def _near_path(path: Path) -> str:
@@ -165,7 +179,21 @@ def _chosen(
             f"sources.{number}: include {list(source.include)} and exclude {list(source.exclude)} leave none of "
             f"the {len(offered)} tasks in {source.path!r}{hint or f'; the first is {names[0]!r}'}"
         )
+    problems += [_bad_name(number, entry, folder) for entry in chosen if not _can_be_named(entry.name)]
     return tuple(chosen)
+
+
+def _can_be_named(name: str) -> bool:
+    """Return whether a task can have a name: ids of its examples put `#` behind it."""
+    return "#" not in name and name.isprintable() and bool(name)
+
+
+def _bad_name(number: int, entry: TaskEntry, folder: SourceFolder) -> str:
+    file = folder.relative(entry.files[0]) if entry.files else "its files"
+    return (
+        f"sources.{number}: the task name {entry.name!r} (from {file}) holds `#` or a control character, which ids cannot; "
+        f"rename the file, or leave the task out with `exclude: [{glob.escape(entry.name)!r}]`"
+    )
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -194,9 +222,12 @@ def _task_plan(
     source: SourcePlan, entry: TaskEntry, taxonomy: Taxonomy, digests: dict[Path, str]
 ) -> TaskPlan:
     task = f"{source.benchmark}/{entry.name}"
-    revision = digest(_named(source.folder, entry.files, digests))[:16]
-    row = taxonomy.row(task)
-    return TaskPlan(task, source.benchmark, entry.name, source.reader, source.folder, entry, row, revision)
+    revision = "sha256:" + digest(_named(source.folder, entry.files, digests))[:16]
+    row = taxonomy.row(task, f"{load_reader(source.reader).BENCHMARK}/{entry.name}")
+    origin = source.origin
+    return TaskPlan(
+        task, source.benchmark, entry.name, source.reader, source.folder, entry, row, revision, origin
+    )
 
 
 def _files(entries: Sequence[TaskEntry]) -> list[Path]:

@@ -1,35 +1,33 @@
 """Merging: from a task as its upstream states it to rows of the catalogue, with each lost record accounted for.
 
-Reads the TaskData of a reader, returns rows of tasks/tasks, tasks/examples, tasks/templates and tasks/dropped. In
-order: records that no table can hold are kept aside, then duplicates, then what is over `max_examples`, then what is
-over `limit`; what is left is numbered into groups. kept + dropped = read, always.
+Reads the TaskData of a reader, returns rows of tasks/tasks, tasks/templates and tasks/dropped, and the columns of
+tasks/examples that need no look at words (`batches.py` adds those). In order: records that no table can hold are kept
+aside, then duplicates, then what is over `max_examples`, then what is over `limit`. kept + dropped = read, always.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
-from taskmill import text
-from taskmill.curation.groups import group_ids
+from taskmill.curation.contents import Drop, Records, encode
+from taskmill.curation.licenses import spdx
+from taskmill.curation.places.locating import Origin
 from taskmill.curation.reader import Columns, SourceFolder, TaskData, TaskEntry
 from taskmill.curation.taxonomy import canonical
+from taskmill.digests import canonical_json, digest
 from taskmill.errors import DataError
+from taskmill.leaves import leaves_by_side
 from taskmill.records import SCHEMAS
 from taskmill.seeding import smallest
-from taskmill.storage import canonical_json, digest
 
-EXAMPLES = SCHEMAS["tasks/examples"]
 FACTS = {*SCHEMAS["tasks/tasks"].names, "shape"}
 SURVIVAL = ("test", "validation", "demonstration", "train", None)
 """Of duplicates the one whose upstream split comes first here survives: the evaluation copy."""
+NOTES = ("example_kind", "explanation")
+"""Fields that annotate a demonstration and are no part of its input."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,8 @@ class TaskPlan:
     """Its columns of the taxonomy."""
     revision: str
     """Digest of its upstream files."""
+    origin: Origin = field(default_factory=Origin)
+    """Where its source comes from, as the recipe says or a Hub repository's card."""
 
 
 @dataclass(frozen=True)
@@ -59,39 +59,31 @@ class Limits:
     """Per upstream split, for a quick look."""
 
 
+@dataclass
+class Texts:
+    """The texts of examples, end to end: of each its input fields, its options by text, then its output."""
+
+    leaves: list[str] = field(default_factory=list)
+    num_inputs: list[int] = field(default_factory=list)
+    """Per example: texts of fields outside `output_fields`."""
+    num_options: list[int] = field(default_factory=list)
+    num_outputs: list[int] = field(default_factory=list)
+    """Per example: references, and texts of fields under `output_fields`."""
+
+
 @dataclass(frozen=True)
 class MergedTask:
-    """Rows of one task for each table; `row` lacks `shard` and `first_row`."""
+    """One task's rows for each table, before its words were looked at."""
 
     row: dict[str, Any]
-    examples: pa.Table
+    """Lacks `num_groups`, `largest_group`, `shard` and `first_row`."""
+    columns: dict[str, list[Any]]
+    """Of tasks/examples, by id; lacks `task`, `group` and `normalised`."""
+    keys: list[str | None]
+    """Upstream's group of each example."""
+    texts: Texts
     templates: list[dict[str, Any]]
     dropped: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Drop:
-    reason: str
-    detail: str
-    twin: str | None = None
-    raw: str | None = None
-
-
-@dataclass
-class _Records:
-    """The records of one task, in upstream order."""
-
-    columns: Columns
-    fields: list[str] = field(default_factory=list)
-    """Canonical JSON; empty where the record has a flaw."""
-    contents: list[bytes] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    """Empty where a record has neither upstream id nor content."""
-    dropped: dict[int, _Drop] = field(default_factory=dict)
-
-    def kept(self) -> list[int]:
-        """Return the places of the records that are still kept, in upstream order."""
-        return [i for i in range(len(self.columns)) if i not in self.dropped]
 
 
 def merge_task(
@@ -109,31 +101,33 @@ def merge_task(
     Raises:
         DataError: a record that no table can hold while the recipe says stop, or facts that are not JSON.
     """
-    records = _encode(plan, data.columns)
+    records = encode(plan.task, data.columns, stops=plan.source.on_error == "stop")
     _drop_duplicates(records)
     _drop_over_max_examples(records, limits)
     _drop_over_limit(records, limits)
-    examples = _examples(plan.task, records)
+    places = sorted(records.kept(), key=records.ids.__getitem__)
     templates = _templates(plan, data)
     dropped = _dropped_rows(plan, data, records)
-    num_read = len(data.columns) + len(data.damaged)
-    assert examples.num_rows + len(dropped) == num_read, f"{plan.task}: kept + dropped is not read"
+    assert len(places) + len(dropped) == num_read(data), f"{plan.task}: kept + dropped is not read"
     row = _task_row(plan, data, records, defaults, aliases)
-    row |= {"num_read": num_read, "num_kept": examples.num_rows}
-    return MergedTask(row, examples, templates, dropped)
+    row |= {"num_read": num_read(data), "num_kept": len(places)}
+    keys = [data.columns.group[i] for i in places]
+    texts = _texts(data.columns, places, row["output_fields"])
+    return MergedTask(row, _columns(records, places), keys, texts, templates, dropped)
 
 
-def leave_task(plan: TaskPlan, data: TaskData, dataset: str, twin: str) -> list[dict[str, Any]]:
-    """Return the dropped rows of a task whose data set the task `twin` of another benchmark has."""
-    records = _encode(plan, data.columns)
-    drop = _Drop("dataset_elsewhere", f"the data set {dataset!r} is already in another benchmark", twin)
-    records.dropped.update(dict.fromkeys(records.kept(), drop))
+def num_read(data: TaskData) -> int:
+    """Return how many records a reader has read."""
+    return len(data.columns) + len(data.aside)
+
+
+def leave_task(
+    plan: TaskPlan, data: TaskData, reason: str, detail: str, twin: str | None = None
+) -> list[dict[str, Any]]:
+    """Return the dropped rows of a task of which nothing is kept, all its usable records for the same reason."""
+    records = encode(plan.task, data.columns, stops=plan.source.on_error == "stop")
+    records.dropped.update(dict.fromkeys(records.kept(), Drop(reason, detail, twin)))
     return _dropped_rows(plan, data, records)
-
-
-def leave_unread_task(plan: TaskPlan, data: TaskData) -> list[dict[str, Any]]:
-    """Return the dropped rows of a task of which every record is damaged."""
-    return _dropped_rows(plan, data, _encode(plan, data.columns))
 
 
 def dataset_of(plan: TaskPlan, data: TaskData, aliases: Mapping[str, str]) -> str:
@@ -141,121 +135,21 @@ def dataset_of(plan: TaskPlan, data: TaskData, aliases: Mapping[str, str]) -> st
     return canonical(plan.row.get("dataset") or data.facts.get("dataset") or plan.name, aliases)
 
 
-# ------------------------------------------------------------------------------------- ids and contents
-
-
-def _encode(plan: TaskPlan, columns: Columns) -> _Records:
-    """Give each record its canonical JSON, content hash and id; those that cannot have them are dropped."""
-    records = _Records(columns)
-    places: dict[str, list[int]] = {}
-    for i in range(len(columns)):
-        try:
-            fields, content = _content(columns, i)
-        except (TypeError, ValueError, RecursionError):
-            fields, content = "", b""
-            _refuse(plan, records, i, *_flaw(_stored(columns, i)))
-        records.fields.append(fields)
-        records.contents.append(content)
-        base = columns.upstream_id[i] or content.hex()[:16]
-        earlier = places.setdefault(base, [])
-        records.ids.append(_example_id(plan.task, base, len(earlier)) if i not in records.dropped else "")
-        if columns.upstream_id[i] and earlier and i not in records.dropped:
-            _check_repeated_id(plan, records, i, earlier[0])
-        if i not in records.dropped:
-            earlier.append(i)
-    _check_unique(plan, records)
-    return records
-
-
-def _content(columns: Columns, i: int) -> tuple[str, bytes]:
-    """Return a record's fields as canonical JSON and the sha256 of its fields, options and references.
-
-    Raises:
-        ValueError, TypeError, RecursionError: no table can hold the record.
-    """
-    fields = canonical_json(columns.fields[i])
-    options, references = canonical_json(columns.options[i]), canonical_json(columns.references[i])
-    content = b'{"fields":%b,"options":%b,"references":%b}' % (fields, options, references)
-    for value in (columns.upstream_id[i], columns.group[i], columns.quality[i], content.decode()):
-        (value or "").encode()
-    return fields.decode(), hashlib.sha256(content).digest()
-
-
-def _example_id(task: str, base: str, occurrence: int) -> str:
-    return f"{task}#{base}" if occurrence == 0 else f"{task}#{base}-{occurrence + 1}"
-
-
-def _check_repeated_id(plan: TaskPlan, records: _Records, i: int, first: int) -> None:
-    """Refuse an upstream id that stands for two different records; equal ones are plain duplicates."""
-    if records.contents[i] != records.contents[first]:
-        base = records.columns.upstream_id[i]
-        where = f"{records.columns.file[first]}, record {records.columns.record[first]}"
-        problem = f"the id {base!r} already stands for another record, {where}"
-        _refuse(plan, records, i, "repeated_id", "", problem)
-
-
-def _check_unique(plan: TaskPlan, records: _Records) -> None:
-    seen: dict[str, int] = {}
-    for i in records.kept():
-        if seen.setdefault(records.ids[i], i) != i:
-            problem = f"two records would be called {records.ids[i]!r}"
-            _refuse(plan, records, i, "repeated_id", "", problem)
-
-
-def _refuse(plan: TaskPlan, records: _Records, i: int, reason: str, path: str, problem: str) -> None:
-    """Stop at a record that cannot be used, or keep it aside, as the recipe says.
-
-    Raises:
-        DataError: the recipe says stop.
-    """
-    columns = records.columns
-    if plan.source.on_error == "stop":
-        raise DataError(
-            problem,
-            file=columns.file[i],
-            record=columns.record[i],
-            field=path or None,
-            hint=f"It is in task {plan.task}; `--set curate.on_error=skip` keeps such records aside",
-        )
-    raw = json.dumps(_stored(columns, i), sort_keys=True, default=repr)
-    records.dropped[i] = _Drop(reason, f"{path}: {problem}" if path else problem, raw=raw)
-
-
-def _stored(columns: Columns, i: int) -> dict[str, Any]:
-    return {
-        "fields": columns.fields[i],
-        "references": columns.references[i],
-        "options": columns.options[i],
-        "upstream_id": columns.upstream_id[i],
-        "group": columns.group[i],
-        "quality": columns.quality[i],
-    }
-
-
-def _flaw(value: Any, path: str = "") -> tuple[str, str, str]:
-    """Return (reason, path, problem) of the first part of a record that no table can hold."""
-    return next(_flaws(value, path), ("not_json", "", "it is no JSON value, or is nested too deeply"))
-
-
-def _flaws(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str, str]]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield "not_finite", path, f"the number {value} is no JSON value"
-    elif isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
-        yield "lone_surrogate", path, "half of a surrogate pair is no Unicode text"
-    elif isinstance(value, dict | list) and depth < 100:
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(key, str):
-                yield from _flaws(key, f"{path} (a key)", depth + 1)
-            yield from _flaws(item, f"{path}.{key}" if path else str(key), depth + 1)
-    elif value is not None and not isinstance(value, str | int | float | dict | list):
-        yield "not_json", path, f"{type(value).__name__} is no JSON value"
+def license_of(plan: TaskPlan, data: TaskData) -> tuple[str, str]:
+    """Return (SPDX expression or `unknown`, on what ground) of a task."""
+    speakers = [dict(plan.row), _facts(data), _card(plan.origin)]
+    said = next((said for said in speakers if "license" in said), _said(plan, data))
+    default = "the taxonomy" if "license" in plan.row else "not stated by the source"
+    return spdx(said.get("license")), said.get("license_evidence", default)
 
 
 # ------------------------------------------------------------------------------------ what is not kept
 
 
-def _drop_duplicates(records: _Records) -> None:
+def _drop_duplicates(records: Records) -> None:
     """Keep of the records of equal content the evaluation copy with the lowest id."""
+    if len(set(records.contents)) == len(records.contents):
+        return
     same: dict[bytes, list[int]] = {}
     for i in records.kept():
         same.setdefault(records.contents[i], []).append(i)
@@ -264,19 +158,19 @@ def _drop_duplicates(records: _Records) -> None:
         if len(places) > 1:
             survivor = min(places, key=lambda i: (SURVIVAL.index(splits[i]), records.ids[i]))
             split = splits[survivor] or "not stated"
-            drop = _Drop(
+            drop = Drop(
                 "duplicate", f"equal content; the survivor's upstream split: {split}", records.ids[survivor]
             )
             records.dropped.update({i: drop for i in places if i != survivor})
 
 
-def _drop_over_max_examples(records: _Records, limits: Limits) -> None:
+def _drop_over_max_examples(records: Records, limits: Limits) -> None:
     splits = records.columns.upstream_split
     places = [i for i in records.kept() if splits[i] in (None, "train")]
     _keep_smallest(records, places, limits.max_examples, limits.seed, "max_examples")
 
 
-def _drop_over_limit(records: _Records, limits: Limits) -> None:
+def _drop_over_limit(records: Records, limits: Limits) -> None:
     if limits.limit is None:
         return
     by_split: dict[str | None, list[int]] = {}
@@ -286,16 +180,18 @@ def _drop_over_limit(records: _Records, limits: Limits) -> None:
         _keep_smallest(records, places, limits.limit, limits.seed, "limit")
 
 
-def _keep_smallest(records: _Records, places: list[int], most: int, seed: int, reason: str) -> None:
+def _keep_smallest(records: Records, places: list[int], most: int, seed: int, reason: str) -> None:
+    if len(places) <= most:
+        return
     chosen = {places[p] for p in smallest(most, seed, reason, [records.ids[i] for i in places])}
-    drop = _Drop(reason, f"{most} of {len(places)} are kept")
+    drop = Drop(reason, f"{most} of {len(places)} are kept")
     records.dropped.update({i: drop for i in places if i not in chosen})
 
 
-def _dropped_rows(plan: TaskPlan, data: TaskData, records: _Records) -> list[dict[str, Any]]:
+def _dropped_rows(plan: TaskPlan, data: TaskData, records: Records) -> list[dict[str, Any]]:
     rows = [
-        _dropped_row(plan.task, None, _Drop(d.reason, d.detail, raw=_storable(d.raw)), d.file, d.record)
-        for d in data.damaged
+        _dropped_row(plan.task, None, Drop(d.reason, d.detail, raw=_storable(d.raw)), d.file, d.record)
+        for d in data.aside
     ]
     columns = records.columns
     for i, drop in sorted(records.dropped.items()):
@@ -303,7 +199,7 @@ def _dropped_rows(plan: TaskPlan, data: TaskData, records: _Records) -> list[dic
     return rows
 
 
-def _dropped_row(task: str, example: str | None, drop: _Drop, file: str, record: int) -> dict[str, Any]:
+def _dropped_row(task: str, example: str | None, drop: Drop, file: str, record: int) -> dict[str, Any]:
     return {
         "stage": "curate",
         "task": task,
@@ -325,36 +221,35 @@ def _storable(raw: str) -> str:
 # ------------------------------------------------------------------------------------------------ rows
 
 
-def _examples(task: str, records: _Records) -> pa.Table:
-    """Return the kept examples as a table, by id."""
+def _columns(records: Records, places: list[int]) -> dict[str, list[Any]]:
+    """Return the columns of tasks/examples that need no look at words, of the records at these places."""
     columns = records.columns
-    places = sorted(records.kept(), key=records.ids.__getitem__)
-    leaves = [_leaves(columns, i) for i in places]
-    normalised = [text.short_key(texts) for texts in leaves]
-    ids = [records.ids[i] for i in places]
-    group = group_ids(task, ids, [columns.group[i] for i in places], leaves, normalised)
-    values: dict[str, Any] = {
-        "example": ids,
-        "task": [task] * len(places),
-        "group": group,
+    found: dict[str, list[Any]] = {
+        "example": [records.ids[i] for i in places],
         "fields": [records.fields[i] for i in places],
         "content": [records.contents[i] for i in places],
-        "normalised": normalised,
     }
     for name in ("upstream_split", "references", "options", "quality", "file", "record"):
         column = getattr(columns, name)
-        values[name] = [column[i] for i in places]
-    return pa.table({f.name: pa.array(values[f.name], f.type) for f in EXAMPLES}, schema=EXAMPLES)
+        found[name] = [column[i] for i in places]
+    return found
 
 
-def _leaves(columns: Columns, i: int) -> list[str]:
-    """Return the texts of an example's fields, options and references."""
-    whole = {
-        "fields": columns.fields[i],
-        "references": columns.references[i],
-        "options": columns.options[i],
-    }
-    return [leaf for _, leaf in text.text_leaves(whole)]
+def _texts(columns: Columns, places: list[int], output_fields: list[str]) -> Texts:
+    """Collect the texts of the examples at these places; what annotates a demonstration counts as output."""
+    found, noted = Texts(), [*output_fields, *NOTES]
+    for i in places:
+        shown = columns.upstream_split[i] == "demonstration"
+        inputs, outputs = leaves_by_side(columns.fields[i], noted if shown else output_fields)
+        options, references = columns.options[i] or (), columns.references[i]
+        found.leaves += inputs
+        found.leaves += sorted(options)
+        found.leaves += references
+        found.leaves += outputs
+        found.num_inputs.append(len(inputs))
+        found.num_options.append(len(options))
+        found.num_outputs.append(len(references) + len(outputs))
+    return found
 
 
 def _templates(plan: TaskPlan, data: TaskData) -> list[dict[str, Any]]:
@@ -372,7 +267,7 @@ def _templates(plan: TaskPlan, data: TaskData) -> list[dict[str, Any]]:
 def _task_row(
     plan: TaskPlan,
     data: TaskData,
-    records: _Records,
+    records: Records,
     defaults: Mapping[str, str],
     aliases: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -380,10 +275,10 @@ def _task_row(
     assert data.facts.keys() <= FACTS, (
         f"{plan.reader} states unknown facts {sorted(data.facts.keys() - FACTS)}"
     )
-    facts = {name: value for name, value in data.facts.items() if value not in (None, "", [])}
-    said = {**facts, **plan.row}
+    said, facts = _said(plan, data), _facts(data)
     dataset = dataset_of(plan, data, aliases)
     style = said.get("style", defaults["style"])
+    license, evidence = license_of(plan, data)
     choice = said.get("multiple_choice", _multiple_choice(data, records))
     metadata = {**facts.get("metadata", {}), **({"shape": said["shape"]} if "shape" in said else {})}
     row: dict[str, Any] = {
@@ -398,24 +293,41 @@ def _task_row(
         "demonstrations": _demonstrations(records),
         "metric": said.get("metric", "accuracy" if choice and style == "instance" else "rouge_l"),
         "multiple_choice": choice,
-        "license": said.get("license", "unknown"),
-        "license_evidence": said.get("license_evidence", "not stated by the source"),
-        "revision": said.get("revision", plan.revision),
+        "license": license,
+        "license_evidence": evidence,
+        "revision": plan.origin.revision or said.get("revision", plan.revision),
         "metadata": _json_text(plan, "metadata", metadata),
     }
     row |= {name: said.get(name, []) for name in ("corpora", "output_fields", "languages")}
-    optional = ("subtask", "definition", "upstream_role", "homepage", "repository")
+    row["repository"] = plan.origin.repository or said.get("repository")
+    optional = ("subtask", "definition", "upstream_role", "homepage")
     return row | {name: said.get(name) for name in optional}
 
 
-def _multiple_choice(data: TaskData, records: _Records) -> bool:
+def _facts(data: TaskData) -> dict[str, Any]:
+    return {name: value for name, value in data.facts.items() if value not in (None, "", [])}
+
+
+def _said(plan: TaskPlan, data: TaskData) -> dict[str, Any]:
+    """Return what the repository's card, upstream and the taxonomy say of a task, the later the stronger."""
+    return {**_card(plan.origin), **_facts(data), **plan.row}
+
+
+def _card(origin: Origin) -> dict[str, Any]:
+    """Return what a repository's card says of its licence: weaker than what its files say."""
+    if origin.license is None:
+        return {}
+    return {"license": origin.license, "license_evidence": f"the card of {origin.repository}"}
+
+
+def _multiple_choice(data: TaskData, records: Records) -> bool:
     """Return whether every example, demonstrations aside, or any template offers options."""
     options, splits = records.columns.options, records.columns.upstream_split
     offered = [bool(options[i]) for i in records.kept() if splits[i] != "demonstration"]
     return bool(offered and all(offered)) or any(template.get("choices") for template in data.templates)
 
 
-def _demonstrations(records: _Records) -> list[str]:
+def _demonstrations(records: Records) -> list[str]:
     """Return the ids of the positive demonstrations that upstream names, in its order."""
     columns = records.columns
     return [

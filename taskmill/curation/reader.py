@@ -12,12 +12,13 @@ Readers work in columns: one list per column of `Columns`, all of one length.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from taskmill.errors import DataError, RecipeError, did_you_mean
 from taskmill.recipe import known_readers
@@ -30,19 +31,32 @@ class SourceFolder:
     path: Path
     """Absolute folder or file of the source."""
     root: Path
-    """Absolute data root; `file` columns and messages name files relative to it."""
+    """Absolute folder that file names are relative to: the data root, a repository's snapshot, an unpacked archive."""
     options: Mapping[str, Any]
     on_error: str
-    """`stop` or `skip`: see `TaskData.damaged`."""
+    """`stop` or `skip`: see `TaskData.aside`."""
     casts: tuple[Path, ...] = ()
     """Folders of casts, the recipe's own before the shipped one."""
+    prefix: str = ""
+    """What stands before a file's name: the archive that it was unpacked from."""
+    repositories: Mapping[str, Path] = field(default_factory=dict)
+    """`owner/name@COMMIT` -> top folder, of Hub repositories that its options name beside `path`."""
+    name: str = ""
+    """What `root` goes by where its own name says nothing: the name of a repository, or of an archive without suffix."""
 
     def relative(self, path: Path) -> str:
-        """Return a file's name relative to the data root, with forward slashes."""
+        """Return a file's name relative to `root`, with forward slashes, behind `prefix`.
+
+        A file of another repository has that repository's pinned name in front.
+        """
         try:
-            return path.relative_to(self.root).as_posix()
+            name = path.relative_to(self.root).as_posix()
         except ValueError:
-            return path.name
+            for pinned, root in self.repositories.items():
+                if path.is_relative_to(root):
+                    return f"{pinned}/{path.relative_to(root).as_posix()}"
+            name = path.name
+        return (self.prefix if name == "." else f"{self.prefix}/{name}") if self.prefix else name
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,17 @@ class TaskEntry:
     """Size of these files; shards are cut by it."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """What `read` needs beside the files; JSON values, part of the shard's fingerprint."""
+
+
+class Encoded(NamedTuple):
+    """An example as it is stored and recognised."""
+
+    fields: bytes
+    """Canonical JSON."""
+    content: bytes
+    """sha256 of the canonical JSON of fields, options and references."""
+    options: list[str] | None
+    """Those of the example when it was encoded."""
 
 
 @dataclass
@@ -77,6 +102,8 @@ class Columns:
     """Relative to the data root."""
     record: list[int] = field(default_factory=list)
     """Number of the record in its file, from 0."""
+    encoded: list[Encoded | None] = field(default_factory=list)
+    """Where it was already made; void once the options are others."""
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -93,6 +120,7 @@ class Columns:
         group: str | None = None,
         options: list[str] | None = None,
         quality: str | None = None,
+        encoded: Encoded | None = None,
     ) -> None:
         """Add one example."""
         self.upstream_id.append(upstream_id)
@@ -104,11 +132,12 @@ class Columns:
         self.quality.append(quality)
         self.file.append(file)
         self.record.append(record)
+        self.encoded.append(encoded)
 
 
 @dataclass(frozen=True)
-class Damage:
-    """A record that cannot be used: kept aside, never lost."""
+class Aside:
+    """A record that is not used, damaged or left by a rule of its format: kept aside, never lost."""
 
     file: str
     record: int
@@ -129,13 +158,14 @@ class TaskData:
     columns: Columns
     templates: list[dict[str, Any]] = field(default_factory=list)
     """Rows of tasks/templates without `task` and `digest`; `metadata` as a dict."""
-    damaged: list[Damage] = field(default_factory=list)
+    aside: list[Aside] = field(default_factory=list)
+    """Records read and not used; each becomes a row of tasks/dropped."""
 
-    def fail(self, source: SourceFolder, error: DataError, damage: Damage) -> None:
+    def fail(self, source: SourceFolder, error: DataError, damage: Aside) -> None:
         """Stop with `error`, or keep the record aside, as the recipe's `curate.on_error` says."""
         if source.on_error == "stop":
             raise error.with_hint("`--set curate.on_error=skip` keeps what is damaged aside")
-        self.damaged.append(damage)
+        self.aside.append(damage)
 
 
 class Reader(Protocol):
@@ -149,6 +179,7 @@ class Reader(Protocol):
     read: Callable[[TaskEntry, SourceFolder], TaskData]
 
 
+@functools.cache
 def load_reader(name: str) -> Reader:
     """Import a reader by name.
 
@@ -188,5 +219,5 @@ def parse_line(line: bytes, source: SourceFolder, path: Path, record: int, data:
         problem = DataError(
             f"not valid JSON: {error}", file=source.relative(path), record=record, value=raw[:200]
         )
-        data.fail(source, problem, Damage(source.relative(path), record, "bad_json", str(error), raw))
+        data.fail(source, problem, Aside(source.relative(path), record, "bad_json", str(error), raw))
         return None

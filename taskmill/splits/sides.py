@@ -11,17 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from taskmill.text import short_key, text_leaves
+from taskmill.leaves import is_output as is_output
+from taskmill.leaves import leaves_by_side
+from taskmill.text import short_key
 
 INPUT, OUTPUT = 1, 2
 """Bits of a mask of sides."""
 SIDE_NAMES = {INPUT: "input", OUTPUT: "output", INPUT | OUTPUT: "both"}
-
-
-def is_output(path: str, output_fields: Sequence[str]) -> bool:
-    """Say whether a leaf's path lies under one of `output_fields`; places in lists may be left out of these."""
-    plain = ".".join(part for part in path.split(".") if not part.isdigit())
-    return any(f"{p}.".startswith(f"{field}.") for p in (path, plain) for field in output_fields)
 
 
 def sides(
@@ -33,10 +29,8 @@ def sides(
     apart, because a window of words that runs from one into the next is nobody's sentence: a list of options behind
     every question would make questions with the same last word look alike.
     """
-    inputs, outputs = list[str](), list(references)
-    for path, text in text_leaves(fields):
-        (outputs if output_fields and is_output(path, output_fields) else inputs).append(text)
-    return [*inputs, *(options or ())], outputs
+    inputs, outputs = leaves_by_side(fields, output_fields)
+    return [*inputs, *(options or ())], [*references, *outputs]
 
 
 def outputs(references: Sequence[str], output_text: str) -> set[int]:

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from taskmill import recipe_files
+from taskmill import digests, recipe_files
 from taskmill.artifact import Identity, Inputs, Manifest, open_stage
 from taskmill.curation import build, catalogue
+from taskmill.curation.sources import _files
 from taskmill.errors import DataError, RecipeError, TaskmillError
 from taskmill.recipe import Resolved
 from taskmill.records import SCHEMAS
@@ -22,7 +23,7 @@ from taskmill.runs import verify_stage
 from taskmill.settings import Settings
 from taskmill.storage import canonical_json, read_table
 
-GOLDEN = "421b666b42d26c01"
+GOLDEN = "1608ce4f5b89a8a9"
 """Root digest of the small world; when it changes, so must REVISION."""
 
 
@@ -154,7 +155,7 @@ def test_the_small_world(world: Path) -> None:
 
 def test_the_tables_have_the_declared_columns_and_order(world: Path) -> None:
     result = run(world)
-    for name in ("tasks", "templates", "examples", "dropped"):
+    for name in ("tasks", "templates", "examples", "dropped", "suspected_aliases"):
         assert result.table(name).schema.equals(SCHEMAS[f"tasks/{name}"]), name
     for file in result.manifest.table_files("examples"):
         rows = read_table(result.manifest.directory / file.path).select(["task", "example"]).to_pylist()
@@ -182,12 +183,19 @@ def test_shared_text_makes_a_group(world: Path) -> None:
 
 
 def test_golden_rows(world: Path) -> None:
-    assert build.REVISION == 1
+    assert build.REVISION == 2
+    assert run(world).manifest.root[:16] == GOLDEN
+
+
+def test_orjson_does_not_change_a_row(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (digests, _files):
+        monkeypatch.setattr(module, "orjson", None)
     assert run(world).manifest.root[:16] == GOLDEN
 
 
 def test_workers_do_not_change_a_row(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "SHARD_BYTES", 1)
+    monkeypatch.setattr(build, "WORKER_BYTES", 1)
     one = run(world, name="one")
     two = run(world, name="two", workers=2)
     assert one.manifest.root == two.manifest.root
@@ -203,6 +211,64 @@ def test_the_place_of_the_data_is_in_no_fingerprint(
     world.rename(moved)
     assert run(moved, name="again").manifest.fingerprint == before.fingerprint
     assert run(moved).manifest.body == before.body
+
+
+def test_the_manifest_says_how_many_records_of_each_file_were_read(world: Path) -> None:
+    result = run(world)
+    files = {
+        file["name"]: file["records"]
+        for source in result.manifest.body["upstream"]
+        for file in source["files"]
+    }
+    kept = Counter(row["file"] for row in result.rows("examples"))
+    dropped = Counter(row["file"] for row in result.rows("dropped"))
+    assert files == kept + dropped and sum(files.values()) == result.manifest.counts["examples_read"]
+    assert files["crossfit/boolq/boolq_16_13_train.tsv"] == 2 and files["sni/tasks/task1_alpha.json"] == 5
+
+
+def test_one_data_set_under_two_names_is_reported_and_kept(
+    world: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "SHARD_BYTES", 1)
+    texts = [
+        f"passage {i} tells of the {i} boats that left port {i} at dawn in the year {i} or so"
+        for i in range(30)
+    ]
+    write_sni(
+        world / "data" / "sni",
+        task3_one=sni_task("one", texts),
+        task4_two=sni_task("two", [*texts[:12], "other"]),
+    )
+    result = run(world)
+    [row] = result.rows("suspected_aliases")
+    assert [row["task_a"][-9:], row["task_b"][-9:], row["dataset_a"], row["dataset_b"]] == [
+        "task3_one",
+        "task4_two",
+        "one",
+        "two",
+    ]
+    assert row["num_shared"] == row["num_compared"] > 8 and row["containment"] == 1
+    assert "1 pairs of tasks look like one data set" in caplog.text
+    assert {"one", "two"} <= set(result.table("tasks")["dataset"].to_pylist())
+    (world / "taxonomy.yaml").write_text(TAXONOMY + "aliases: {one: [two]}\n", encoding="utf-8")
+    assert not run(world, name="joined").rows("suspected_aliases")
+
+
+def test_a_task_whose_licence_is_refused_leaves_dropped_rows_only(world: Path) -> None:
+    task = sni_task("beta", ["un", "deux"])
+    write_sni(world / "data" / "sni", task2_beta={**task, "Instance License": ["CC BY-NC 4.0"]})
+    result = run(world, "curate.licenses.deny=['*-NC-*']")
+    names = result.table("tasks")["name"].to_pylist()
+    assert "task2_beta" not in names and "task1_alpha" in names
+    lost = [row for row in result.rows("dropped") if row["reason"] == "license"]
+    assert {row["task"] for row in lost} == {"super_natural_instructions/task2_beta"} and len(lost) == 3
+    assert (
+        "CC-BY-NC-4.0 is denied by '*-NC-*'" in lost[0]["detail"] and "curate.licenses" in lost[0]["detail"]
+    )
+    assert result.manifest.counts["tasks_refused"] == 1
+    only = run(world, "curate.licenses.allow=[MIT]", "curate.only_new=[]", name="only")
+    assert {row["license"] for row in only.rows("tasks")} == {"MIT"}
+    assert only.manifest.counts["tasks_refused"] == 3
 
 
 # ------------------------------------------------------------------------------------------- starting again
@@ -360,7 +426,10 @@ def test_a_benchmark_must_be_a_file_name(world: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_tasks_without_category_are_listed_at_once(world: Path, workers: int) -> None:
+def test_tasks_without_category_are_listed_at_once(
+    world: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "WORKER_BYTES", 1)
     (world / "taxonomy.yaml").write_text("tasks:\n  crossfit/gama: {category: Misc.}\n", encoding="utf-8")
     write_sni(world / "data" / "sni", task3_delta=sni_task("delta", ["x"], category=None))
     with pytest.raises(RecipeError) as caught:
@@ -378,6 +447,7 @@ def test_a_damaged_record_stops_or_is_kept_aside(
     world: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "SHARD_BYTES", 1)
+    monkeypatch.setattr(build, "WORKER_BYTES", 1)
     task = sni_task("beta", ["un", "deux"])
     task["Instances"][1]["input"] = 7
     write_sni(world / "data" / "sni", task2_beta=task)

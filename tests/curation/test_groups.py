@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,10 @@ from hypothesis import strategies as st
 
 from taskmill import text
 from taskmill.curation import groups
-from taskmill.curation.groups import components, group_ids
+from taskmill.curation.batches import finish_tasks
+from taskmill.curation.groups import Holders, Shared, components, equal_edges, group_ids, shared
+from taskmill.curation.merging import Limits, TaskPlan, merge_task
+from taskmill.curation.reader import Columns, SourceFolder, TaskData, TaskEntry
 
 N = 3
 WORDS = st.sampled_from(["a", "b", "c", "d", "e", "f", "g"])
@@ -25,8 +30,23 @@ def group(
     leaves: list[list[str]], keys: list[str | None] | None = None, task: str = "b/t", n: int = N
 ) -> list[int]:
     ids = [f"{task}#{i:04d}" for i in range(len(leaves))]
-    normalised = [text.short_key(texts) for texts in leaves]
-    return group_ids(task, ids, keys or [None] * len(leaves), leaves, normalised, n).tolist()
+    keys = keys or [None] * len(leaves)
+    edges = [equal_edges([text.short_key(texts) for texts in leaves], text.short_key([]))]
+    if None in keys:
+        edges.append(shared_grams(leaves, n).edges)
+    return group_ids(task, ids, keys, edges).tolist()
+
+
+def shared_grams(leaves: list[list[str]], n: int = N, keep: int = 0) -> Shared:
+    flat = [leaf for texts in leaves for leaf in texts]
+    numbers = {leaf: number for number, leaf in enumerate(dict.fromkeys(flat))}
+    grams, starts = text.gram_hashes(*text.word_hashes(numbers), n)
+    owner = np.repeat(np.arange(len(numbers)), np.diff(starts))
+    examples = np.repeat(np.arange(len(leaves)), [len(texts) for texts in leaves])
+    holders = Holders.of(
+        np.array([numbers[leaf] for leaf in flat], np.int64), examples, len(numbers), len(leaves)
+    )
+    return shared(grams, owner, holders, len(leaves), keep)
 
 
 def plain_sides(leaves: list[list[str]], keys: list[str | None]) -> list[int]:
@@ -85,8 +105,10 @@ def test_components_name_the_smallest_node(num: int, pairs: list[tuple[int, int]
 def test_a_part_by_part_scan_gives_the_same_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves = [[f"w{i} w{i + 1} w{i + 2} w{i + 3}"] for i in range(0, 60, 2)] + [["x y z"], ["z x y"]]
     whole = group(leaves)
-    monkeypatch.setattr(groups, "_GRAMS_AT_ONCE", 4)
+    smallest = shared_grams(leaves, keep=9).smallest.tolist()
+    monkeypatch.setattr(groups, "_HASHES_AT_ONCE", 4)
     assert group(leaves) == whole
+    assert shared_grams(leaves, keep=9).smallest.tolist() == smallest
 
 
 def test_boilerplate_joins_only_in_small_tasks() -> None:
@@ -132,8 +154,98 @@ def test_thirteen_words_are_the_default() -> None:
     words = " ".join(f"w{i}" for i in range(13))
     assert len(set(group([[words + " x"], ["y " + words]], n=13))) == 1
     short = " ".join(f"w{i}" for i in range(12))
-    ids, leaves = ["t#1", "t#2"], [[short + " x"], ["y " + short]]
-    assert len(set(group_ids("t", ids, [None, None], leaves, [b"1", b"2"]).tolist())) == 2
+    assert len(set(group([[short + " x"], ["y " + short]], n=13))) == 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(EXAMPLES, st.integers(1, 6))
+def test_the_smallest_hashes_leave_boilerplate_out(
+    examples: list[tuple[list[str], str | None]], keep: int
+) -> None:
+    leaves = [e[0] for e in examples]
+    owners: dict[int, set[int]] = {}
+    for i, texts in enumerate(leaves):
+        hashes, offsets = text.word_hashes(texts)
+        for gram in text.gram_hashes(hashes, offsets, N)[0].tolist():
+            owners.setdefault(gram, set()).add(i)
+    kept = [g for g, mine in owners.items() if len(leaves) < 20 or len(mine) <= len(leaves) / 2]
+    assert shared_grams(leaves, keep=keep).smallest.tolist() == sorted(kept)[:keep]
+
+
+# ----------------------------------------------------------------------------------------- equal inputs
+
+
+def merged_groups(rows: list[dict[str, Any]], output_fields: tuple[str, ...] = ()) -> list[int]:
+    """Return the groups of rows {fields, options?, references?, split?} of one task, in their order."""
+    columns = Columns()
+    for number, row in enumerate(rows):
+        columns.append(
+            row["fields"],
+            row.get("references", [f"answer {number}"]),
+            options=row.get("options"),
+            upstream_split=row.get("split"),
+            upstream_id=f"{number:03d}",
+            file="f",
+            record=number,
+        )
+    source = SourceFolder(Path("/d"), Path("/d"), {}, "stop")
+    facts = {"output_fields": list(output_fields)}
+    plan = TaskPlan("b/t", "b", "t", "reader", source, TaskEntry("t", (), 0), facts, "r")
+    defaults = {"style": "instance", "kind": "benchmark"}
+    task = merge_task(plan, TaskData({}, columns), defaults, {}, Limits(0, 1000, None))
+    found: list[int] = finish_tasks([task]).examples["group"].to_pylist()
+    return found
+
+
+def test_an_equal_input_joins_whatever_its_length() -> None:
+    first, second, third = merged_groups([{"fields": {"q": body}} for body in ("Red?", "red", "blue")])
+    assert first == second != third
+
+
+def test_an_input_of_over_half_of_the_examples_joins_nothing() -> None:
+    def rows(num: int) -> list[dict[str, Any]]:
+        return [{"fields": {"q": "the same" if i < num else f"own{i}"}} for i in range(20)]
+
+    assert len(set(merged_groups(rows(11)))) == 20
+    assert len(set(merged_groups(rows(10)))) == 11
+    assert len(set(merged_groups(rows(11)[:19]))) == 9
+
+
+def test_options_alone_and_signs_alone_join_nothing() -> None:
+    same = {"options": ["yes", "no"]}
+    assert len(set(merged_groups([{"fields": {"q": sign}, **same} for sign in ("+", "-", "?")]))) == 3
+    first, second, third = merged_groups(
+        [{"fields": {"q": "which"}, "options": options} for options in (["a", "b"], ["B", "A"], ["a", "c"])]
+    )
+    assert first == second != third
+
+
+def test_what_lies_under_output_fields_is_no_input() -> None:
+    fields = [
+        {"q": q, "label": n, "why": {"long": w}} for q, n, w in (("x", 1, "k"), ("x", 2, "l"), ("y", 1, "k"))
+    ]
+    first, second, third = merged_groups([{"fields": f} for f in fields], ("label", "why.long"))
+    assert first == second != third
+    assert len(set(merged_groups([{"fields": f} for f in fields]))) == 3
+    turns = [[{"user": u}, {"assistant": a}] for u, a in (("hi", "hello"), ("hi", "yes"), ("ho", "yes"))]
+    first, second, third = merged_groups([{"fields": {"turns": t}} for t in turns], ("turns.assistant",))
+    assert first == second != third
+
+
+def test_a_demonstrations_notes_are_no_input() -> None:
+    shown = {"input": "one two", "explanation": "so it is", "example_kind": "positive"}
+    first, second, third = merged_groups(
+        [
+            {"fields": {"input": "One two."}},
+            {"fields": shown, "split": "demonstration"},
+            {"fields": {**shown, "input": "three"}, "split": "demonstration"},
+        ]
+    )
+    assert first == second != third
+
+
+def test_upstream_keys_do_not_part_equal_inputs() -> None:
+    assert len(set(group([["x y"], ["x y"]], ["p", "q"]))) == 1
 
 
 def test_the_example_of_the_module_holds() -> None:

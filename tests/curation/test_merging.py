@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskmill import text
-from taskmill.curation.merging import Limits, MergedTask, TaskPlan, leave_task, merge_task
-from taskmill.curation.reader import Columns, Damage, SourceFolder, TaskData, TaskEntry
+from taskmill.curation.batches import finish_tasks
+from taskmill.curation.merging import Limits, TaskPlan, leave_task, license_of, merge_task
+from taskmill.curation.reader import Aside, Columns, SourceFolder, TaskData, TaskEntry
 from taskmill.errors import DataError
 from taskmill.records import SCHEMAS, UPSTREAM_SPLITS
 from taskmill.seeding import smallest
@@ -42,8 +46,18 @@ def data(*bodies: Any, facts: dict[str, Any] | None = None, **more: Any) -> Task
     return TaskData(facts or {}, columns)
 
 
-def merge(task: TaskData, limits: Limits = ALL, on_error: str = "stop", **row: Any) -> MergedTask:
-    return merge_task(plan(on_error, **row), task, DEFAULTS, {"super_set": "set"}, limits)
+@dataclass(frozen=True)
+class Rows:
+    row: dict[str, Any]
+    examples: pa.Table
+    templates: list[dict[str, Any]]
+    dropped: list[dict[str, Any]]
+
+
+def merge(task: TaskData, limits: Limits = ALL, on_error: str = "stop", **row: Any) -> Rows:
+    merged = merge_task(plan(on_error, **row), task, DEFAULTS, {"super_set": "set"}, limits)
+    examples = finish_tasks([merged]).examples
+    return Rows(merged.row, examples, merged.templates, merged.dropped)
 
 
 # ------------------------------------------------------------------------------------- ids and contents
@@ -64,7 +78,7 @@ def test_an_example_is_the_documented_row() -> None:
     )
     [row] = merge(TaskData({}, columns)).examples.to_pylist()
     whole = {"fields": fields, "references": ["a"], "options": ["a", "b"]}
-    leaves = [leaf for _, leaf in text.text_leaves(whole)]
+    hashes, _ = text.word_hashes(["1", "Straße 7", "a", "b", "a"])
     assert row.pop("group") > 0
     assert row == {
         "example": "b/t#u1",
@@ -75,7 +89,7 @@ def test_an_example_is_the_documented_row() -> None:
         "options": ["a", "b"],
         "quality": "q",
         "content": hashlib.sha256(canonical_json(whole)).digest(),
-        "normalised": text.short_key(leaves),
+        "normalised": text.whole_keys(hashes, np.array([0, len(hashes)]))[0],
         "file": "s/f",
         "record": 4,
     }
@@ -205,7 +219,7 @@ def test_limit_counts_per_upstream_split_and_is_nested() -> None:
 
 def test_damaged_records_are_accounted_for() -> None:
     task = data("one")
-    task.damaged.append(Damage("s/a.jsonl", 7, "bad_json", "why", "{half \udc80"))
+    task.aside.append(Aside("s/a.jsonl", 7, "bad_json", "why", "{half \udc80"))
     merged = merge(task)
     assert merged.row["num_read"] == 2 and merged.row["num_kept"] == 1
     [row] = merged.dropped
@@ -229,7 +243,7 @@ def test_kept_and_dropped_is_read(
     task = TaskData({}, Columns())
     for body, split, upstream_id in rows:
         add(task.columns, body, split, upstream_id=upstream_id)
-    task.damaged = [Damage("f", i, "bad_json", "", "") for i in range(num_damaged)]
+    task.aside = [Aside("f", i, "bad_json", "", "") for i in range(num_damaged)]
     merged = merge(task, Limits(1, most, limit), on_error="skip")
     assert merged.examples.num_rows + len(merged.dropped) == len(rows) + num_damaged
     assert merged.row["num_read"] == len(rows) + num_damaged
@@ -246,8 +260,8 @@ def test_kept_and_dropped_is_read(
 
 def test_a_task_left_to_another_benchmark_accounts_for_every_record() -> None:
     task = data("one", "one", "two")
-    task.damaged.append(Damage("s/a.jsonl", 9, "bad_json", "why", "{"))
-    rows = leave_task(plan(), task, "set", "a/t")
+    task.aside.append(Aside("s/a.jsonl", 9, "bad_json", "why", "{"))
+    rows = leave_task(plan(), task, "dataset_elsewhere", "why", "a/t")
     assert Counter(row["reason"] for row in rows) == {"dataset_elsewhere": 3, "bad_json": 1}
     assert {row["twin"] for row in rows if row["reason"] == "dataset_elsewhere"} == {"a/t"}
 
@@ -283,6 +297,33 @@ def test_defaults_say_that_nothing_is_known() -> None:
     assert (row["license"], row["license_evidence"]) == ("unknown", "not stated by the source")
     assert row["category"] == "" and row["dataset"] == "t"
     assert row["style"] == "instance" and row["kind"] == "benchmark" and row["metric"] == "rouge_l"
+
+
+def test_a_licence_is_spdx_and_has_a_ground() -> None:
+    found = [
+        merge(data("one", facts=facts), **row).row
+        for facts, row in (
+            ({"license": "Apache 2.0", "license_evidence": "LICENSE"}, {}),
+            ({"license": "nobody knows", "license_evidence": "a README"}, {}),
+            ({"license": "MIT", "license_evidence": "a README"}, {"license": "CC BY 4.0"}),
+        )
+    ]
+    assert [(row["license"], row["license_evidence"]) for row in found] == [
+        ("Apache-2.0", "LICENSE"),
+        ("unknown", "a README"),
+        ("CC-BY-4.0", "the taxonomy"),
+    ]
+    assert license_of(plan(), data("one")) == ("unknown", "not stated by the source")
+
+
+def test_groups_are_counted_demonstrations_among_them() -> None:
+    columns = Columns()
+    for body, split in (("same input", None), ("Same input!", "demonstration"), ("another", None)):
+        add(columns, body, split, answer=str(len(columns)))
+    row = merge(TaskData({}, columns)).row
+    assert (row["num_groups"], row["largest_group"]) == (2, 2)
+    empty = TaskData({}, Columns())
+    assert merge(empty).row["num_groups"] == merge(empty).row["largest_group"] == 0
 
 
 def test_options_make_a_task_multiple_choice() -> None:

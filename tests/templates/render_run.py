@@ -38,6 +38,8 @@ TASK_DEFAULTS = {
     "metadata": "{}",
     "num_read": 0,
     "num_kept": 0,
+    "num_groups": 0,
+    "largest_group": 1,
     "first_row": 0,
 }
 

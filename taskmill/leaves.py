@@ -1,0 +1,61 @@
+"""The texts inside a JSON value, and which of an example's are its input and which its output.
+
+>>> text_leaves({"b": ["x", 2], "a": None})
+[('b.0', 'x'), ('b.1', '2')]
+>>> leaves_by_side({"turns": [{"user": "Hello?"}, {"assistant": "Hi."}]}, ("turns.assistant",))
+(['Hello?'], ['Hi.'])
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def text_leaves(value: object, path: str = "") -> list[tuple[str, str]]:
+    """Return (path, text) of every string and number in a JSON value: keys sorted, lists in order.
+
+    A path joins keys and places in lists with dots ("passage.text", "choices.0"); that of a bare value is `path`.
+    A number becomes its JSON text; booleans and null are skipped. Raises TypeError for what is not JSON.
+    """
+    if isinstance(value, str):
+        return [(path, value)]
+    if value is None or isinstance(value, bool):
+        return []
+    if isinstance(value, int | float):
+        return [(path, json.dumps(value))]
+    if not isinstance(value, dict | list):
+        raise TypeError(f"{path or 'value'}: expected a JSON value, got {type(value).__name__}")
+    items = sorted(value.items()) if isinstance(value, dict) else enumerate(value)
+    return [leaf for key, item in items for leaf in text_leaves(item, f"{path}.{key}" if path else str(key))]
+
+
+def is_output(path: str, output_fields: Sequence[str]) -> bool:
+    """Say whether a leaf's path lies under one of `output_fields`; places in lists may be left out of these."""
+    plain = ".".join(part for part in path.split(".") if not part.isdigit())
+    return any(f"{p}.".startswith(f"{field}.") for p in (path, plain) for field in output_fields)
+
+
+def leaves_by_side(fields: Any, output_fields: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the texts outside and those under `output_fields`, each in the order of `text_leaves`."""
+    inputs, outputs = list[str](), list[str]()
+    if type(fields) is not dict:
+        for path, text in text_leaves(fields):
+            (outputs if is_output(path, output_fields) else inputs).append(text)
+        return inputs, outputs
+    for name, plain in _in_order(tuple(fields)):
+        value = fields[name]
+        if plain and type(value) is str:  # what `is_output` says of such a path, in less time
+            (outputs if name in output_fields else inputs).append(value)
+        elif value is not None:
+            for path, text in text_leaves(value, name):
+                (outputs if output_fields and is_output(path, output_fields) else inputs).append(text)
+    return inputs, outputs
+
+
+@functools.lru_cache(maxsize=4096)
+def _in_order(names: tuple[str, ...]) -> list[tuple[str, bool]]:
+    """Return the names sorted, each with whether it is a path of one step."""
+    return [(name, "." not in name) for name in sorted(names)]

@@ -1,0 +1,115 @@
+"""Words: how a text is normalised and cut into words.
+
+    >>> words("It's 3.5 km to Straße 7, 東京")
+    ['it', 's', '3', '5', 'km', 'to', 'strasse', '7', '東', '京']
+
+Normalisation "words-1", in this order:
+
+1. Invisible characters (Unicode's default ignorables: soft hyphen, joiners, direction marks, variation
+   selectors, Hangul fillers) vanish and end no word. The zero width space is none of them: it separates.
+2. NFKC, full case folding, NFKC again, in no particular language: "ß" is "ss", "İ" is "i" with a combining
+   dot, "ı" stays, "x²" is "x2", "ﬁ" is "fi", "½" is the two words "1" and "2". Accents are kept.
+3. A word is a maximal run of letters and digits of any script; combining marks stay with the word they follow
+   and are dropped where they follow none. All else separates: apostrophe, hyphen, underscore, lone surrogate.
+4. In scripts written without spaces (Han, Hiragana, Katakana, Thai, Lao, Khmer, Myanmar) each letter or digit,
+   with its marks, is a word of its own. Hangul is written with spaces and needs no such rule.
+
+Letters are those of the running Python's Unicode tables; versions differ only in characters assigned since.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+
+NORMALISATION = "words-1"
+
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
+_UNSPACED = (  # blocks of the scripts written without spaces
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"  # Thai, Lao, Myanmar, Khmer
+    "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c\u3041-\u30ff\u31f0-\u31ff"  # Han signs, kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001aff0-\U0001b16f\U00020000-\U0003ffff"  # Han, old kana
+)
+
+_BOUND = re.compile(f"[{_UNSPACED}\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]")  # also those that compose: Jamo
+_ASCII = bytes(range(128))
+_FEW = 96  # bytes of characters beyond ASCII that are looked at once, in whatever texts they stand
+_letters: set[str] = set()  # characters beyond ASCII that `_kind` has called letters
+
+
+@functools.cache
+def _marks() -> str:
+    """Return the ranges of all combining marks, for a pattern; on first need, as it looks at every character."""
+    codes = [code for code in range(0x300, 0x20000) if unicodedata.category(chr(code))[0] == "M"]
+    firsts = [code for code, before in zip(codes, [0, *codes]) if code != before + 1]
+    lasts = [code for code, after in zip(codes, [*codes[1:], 0]) if code != after - 1]
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in zip(firsts, lasts))
+
+
+@functools.cache
+def _word_pattern() -> re.Pattern[str]:
+    """Compile the pattern of one word in folded text."""
+    mark = _marks()
+    plain = rf"[^\W_{_UNSPACED}]"
+    quick = r"[a-z0-9]++(?![^\x00-\x7f])"  # this and `start` only save time
+    start = r"(?=[a-z0-9\x80-\U0010ffff])"
+    return re.compile(rf"{quick}|{start}(?:{plain}+(?:[{mark}]+{plain}*)*|(?=[^\W_])[{_UNSPACED}][{mark}]*)")
+
+
+def words(text: str) -> list[str]:
+    """Return the normalised words of a text, in order, under the rules of the module's docstring."""
+    return _ASCII_WORD.findall(text.lower()) if text.isascii() else _word_pattern().findall(_folded(text))
+
+
+def _folded(text: str) -> str:
+    text = unicodedata.normalize("NFKC", _IGNORABLE.sub("", text))
+    return unicodedata.normalize("NFKC", text.casefold())
+
+
+def cut_beyond_ascii(text: str) -> str:
+    """Return a text with the same words as ever, all of whose characters beyond ASCII are parts of words."""
+    for fold in (False, True):
+        text = _folded(text) if fold else text
+        beyond = text.encode("utf-8", "surrogatepass").translate(None, _ASCII)
+        separators = (_separators_of_few if len(beyond) <= _FEW else _separators)(beyond)
+        if separators is not None:
+            for character in separators:
+                text = text.replace(character, " ")
+            return text
+    return " ".join(_word_pattern().findall(text))
+
+
+def _separators(beyond: bytes) -> list[str] | None:
+    """Return which of these characters separate, or None where one is neither a separator nor a letter."""
+    found = set(beyond.decode("utf-8", "surrogatepass"))
+    found -= _letters
+    kinds = {character: _kind(character) for character in found}
+    _letters.update(character for character, kind in kinds.items() if kind == "letter")
+    if "other" in kinds.values():
+        return None
+    return [character for character, kind in kinds.items() if kind == "separator"]
+
+
+_separators_of_few = functools.lru_cache(maxsize=1 << 14)(_separators)
+
+
+@functools.cache
+def _kind(character: str) -> str:
+    """Say whether a character separates wherever it stands, is a letter or digit that nothing changes, or is some other."""
+    folded = _folded(character)
+    marked = any(unicodedata.category(part)[0] == "M" for part in character + folded)
+    if folded and not marked and not any(map(str.isalnum, folded)):
+        return "separator"
+    if folded != character or marked or not character.isalnum() or _BOUND.match(character):
+        return "other"
+    return "letter"
+
+
+def normalise(text: str) -> str:
+    """Return the normalised words of a text joined by one space; normalising twice changes nothing."""
+    return " ".join(words(text))

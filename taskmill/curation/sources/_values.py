@@ -2,51 +2,47 @@
 
 A value is a path (`passage.text`, `answers.0.text`, `answers.*.text` for all), a list of values, or a mapping:
 
-    path: label            where it stands; or `first_of: [paths]`, or `const: any JSON value`
+    path: label            where it stands; or `first_of: [paths]`, or `const: any JSON value`, or `join_of: [paths]`
+    none: ["-", -1.0]      upstream values that stand for null
     default: -1            instead of a missing or null value
+    json: true             a text -> the JSON value that it holds; a blank text is null
+    where: {path: kinds, equals: 3}   of a list, the elements at whose places the list at `path` has this value
+    at_most: 3             of a list, the first elements
     spans: passage.text    `path` lists {start, end}, end included; gives these pieces of the text
-    map: {no: 0, yes: 1}   upstream value -> value
+    columns: [text, start] a list of objects, or of lists of that many, -> one object of lists; such an object stays as it is
+    split: ", "            a text -> the texts between these separators
+    map: {no: 0, yes: 1}   upstream value -> value; `other: value` for all that it does not name
+    classes: [no, yes]     text of a label -> its number, a number stays; none is -1; or the path of the list of texts
     labels: [no, yes]      number of a label -> its text; -1 and null give null; `options`: the example's own options
     remove: REGEX          cut out of the text; `extract: REGEX` keeps its only group
     type: int              int, float, str or bool
     sort_unique: true      of a list of texts
+    join: "\n"             a list of texts -> one text; `join_of` is joined by line feeds unless this says otherwise;
+                           an object -> its texts and numbers that are not blank as one text; a list of these: each
 
-A list is mapped, labelled, cut and typed element by element.
+`{texts_of: [values]}` is the list of all texts there that are not blank. `{object: {name: value}}` makes an object. A list is
+mapped, classed, labelled, cut and typed element by element.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, cast
 
-from taskmill.errors import did_you_mean
+from taskmill.errors import did_you_mean, shorten
 
-_MISSING = object()
-_T = TypeVar("_T")
-TYPES = ("int", "float", "str", "bool")
-KEYS = (
-    "path",
-    "first_of",
-    "const",
-    "default",
-    "spans",
-    "map",
-    "labels",
-    "remove",
-    "extract",
-    "type",
-    "sort_unique",
-)
+MISSING = object()
 
 
 class Unusable(Exception):
-    """A record that a value cannot be taken from; always turned into a DataError or Damage by the caller."""
+    """A record that a value cannot be taken from; always turned into a DataError or Aside by the caller."""
 
     def __init__(self, reason: str, problem: str, field: str, value: Any = None, expected: str | None = None):
-        """As in Damage and DataError."""
+        """As in Aside and DataError."""
         super().__init__(problem)
         self.reason, self.problem, self.field = reason, problem, field
         self.value, self.expected = value, expected
@@ -59,125 +55,54 @@ class Value:
     paths: tuple[str, ...] = ()
     """The first that exists is taken; none: see `items` and `const`."""
     items: tuple[Value, ...] | None = None
+    flat: bool = False
+    """Of `texts_of`: lists among the items become one list of distinct texts that are not blank."""
+    members: Mapping[str, Value] | None = None
+    """Of `object`."""
     const: Any = None
-    default: Any = _MISSING
+    none: frozenset[str] = frozenset()
+    default: Any = MISSING
+    json: bool = False
+    where: tuple[str, Any] | None = None
+    at_most: int | None = None
     spans: str | None = None
+    columns: tuple[str, ...] = ()
+    split: str | None = None
     map: Mapping[str, Any] | None = None
+    other: Any = MISSING
+    classes: tuple[str, ...] | str | None = None
+    """Texts, or the path of the list of texts."""
     labels: tuple[str, ...] | str | None = None
     remove: re.Pattern[str] | None = None
     extract: re.Pattern[str] | None = None
     type: str | None = None
     sort_unique: bool = False
+    join: str | None = None
 
     @property
     def has_default(self) -> bool:
         """Whether a missing value is replaced."""
-        return self.default is not _MISSING
+        return self.default is not MISSING
 
-
-# ------------------------------------------------------------------------------------------- parsing
-
-
-def parse_value(raw: Any, key: str, problems: list[str]) -> Value:
-    """Parse a value of a cast; what is wrong with it is added to `problems` as `key: problem`."""
-    if isinstance(raw, str) and raw:
-        return Value(paths=(raw,))
-    if isinstance(raw, list):
-        return Value(items=tuple(parse_value(item, f"{key}[{i}]", problems) for i, item in enumerate(raw)))
-    if not isinstance(raw, dict):
-        problems.append(f"{key}: found {raw!r}; expected a path, a list of paths or a mapping")
-        return Value()
-    for name in raw:
-        if name not in KEYS:
-            hint = did_you_mean(str(name), KEYS) or f"; it may be one of {', '.join(KEYS)}"
-            problems.append(f"{key}: unknown key {name!r}{hint}")
-    if sum(name in raw for name in ("path", "first_of", "const")) != 1:
-        problems.append(
-            f"{key}: found {sorted(map(str, raw))}; expected exactly one of path, first_of and const"
+    @functools.cached_property
+    def is_bare(self) -> bool:
+        """Whether it is what stands at its paths, or its default or constant, as it is."""
+        looks = (self.json, self.where, self.at_most, self.spans, self.split, self.join)
+        apart = self.members is not None or self.items is not None
+        return looks == (False, None, None, None, None, None) and not (
+            apart or self.columns or self.sort_unique or self.converts
         )
-    return Value(
-        paths=_paths(raw, key, problems),
-        const=raw.get("const"),
-        default=raw.get("default", _MISSING),
-        spans=_typed(raw, "spans", str, None, key, problems),
-        map=_map(raw, key, problems),
-        labels=_labels(raw.get("labels"), key, problems),
-        remove=_pattern(raw, "remove", 0, key, problems),
-        extract=_pattern(raw, "extract", 1, key, problems),
-        type=_choice(raw, key, problems),
-        sort_unique=_typed(raw, "sort_unique", bool, False, key, problems),
-    )
 
-
-def _typed(
-    raw: dict[str, Any], name: str, kind: type, default: _T, key: str, problems: list[str]
-) -> Any | _T:
-    found = raw.get(name, default)
-    if found is not default and not isinstance(found, kind):
-        problems.append(f"{key}.{name}: found {found!r}; expected {kind.__name__}")
-        return default
-    return found
-
-
-def _paths(raw: dict[str, Any], key: str, problems: list[str]) -> tuple[str, ...]:
-    if "first_of" not in raw:
-        path = _typed(raw, "path", str, None, key, problems)
-        return (path,) if path else ()
-    found = raw["first_of"]
-    if isinstance(found, list) and found and all(isinstance(path, str) and path for path in found):
-        return tuple(found)
-    problems.append(f"{key}.first_of: found {found!r}; expected a list of paths")
-    return ()
-
-
-def _map(raw: dict[str, Any], key: str, problems: list[str]) -> dict[str, Any] | None:
-    found = _typed(raw, "map", dict, None, key, problems)
-    return None if found is None else {map_key(name): value for name, value in found.items()}
-
-
-def _labels(found: Any, key: str, problems: list[str]) -> tuple[str, ...] | str | None:
-    if found is None or found == "options":
-        return "options" if found else None
-    if isinstance(found, list) and found and all(isinstance(label, str) for label in found):
-        return tuple(found)
-    problems.append(
-        f"{key}.labels: found {found!r}; expected a list of texts (quote yes and no), or `options`"
-    )
-    return None
-
-
-def _pattern(
-    raw: dict[str, Any], name: str, num_groups: int, key: str, problems: list[str]
-) -> re.Pattern[str] | None:
-    text = _typed(raw, name, str, None, key, problems)
-    if text is None:
-        return None
-    try:
-        pattern = re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        problems.append(f"{key}.{name}: {text!r} is not a regular expression: {error}")
-        return None
-    if num_groups and pattern.groups != num_groups:
-        problems.append(f"{key}.{name}: {text!r} has {pattern.groups} groups; expected {num_groups}")
-        return None
-    return pattern
-
-
-def _choice(raw: dict[str, Any], key: str, problems: list[str]) -> str | None:
-    found = raw.get("type")
-    if found is None or found in TYPES:
-        return found
-    hint = did_you_mean(str(found), TYPES)
-    problems.append(f"{key}.type: found {found!r}; expected one of {', '.join(TYPES)}{hint}")
-    return None
+    @functools.cached_property
+    def converts(self) -> bool:
+        """Whether `_convert` changes anything."""
+        changes = (self.map, self.classes, self.labels, self.remove, self.extract, self.type)
+        return any(change is not None for change in changes)
 
 
 def map_key(value: Any) -> str:
     """Return the form in which upstream values and the keys of a map meet: JSON text, strings bare."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-# ---------------------------------------------------------------------------------------- evaluating
 
 
 def find_path(scope: Mapping[str, Any], path: str) -> Any:
@@ -187,30 +112,48 @@ def find_path(scope: Mapping[str, Any], path: str) -> Any:
         Unusable: a key or place on the way does not exist.
     """
     found = _look_up(scope, path)
-    if found is _MISSING:
-        names = ", ".join(sorted(map(str, scope)))
-        hint = did_you_mean(path.split(".")[0], map(str, scope))
-        raise Unusable("missing_field", f"there is no {path!r}; the record has {names}{hint}", path)
+    if found is MISSING:
+        raise Unusable("missing_field", f"there is no {path!r}; {_what_is_there(scope, path)}", path)
     return found
 
 
+def _what_is_there(scope: Mapping[str, Any], path: str) -> str:
+    """Say how far a path leads, and what the record has there."""
+    steps = path.split(".")
+    place, inside = 0, cast(Any, scope)
+    while (deeper := _find(inside, steps[place : place + 1])) is not MISSING and steps[place] != "*":
+        place, inside = place + 1, deeper
+    where = repr(".".join(steps[:place])) if place else "the record"
+    if isinstance(inside, Mapping):
+        names = sorted(map(str, inside))
+        return f"{where} has {', '.join(names)}{did_you_mean(steps[place], names)}"
+    if isinstance(inside, list):
+        return f"{where} is a list of {len(inside)} (`*` takes all of its elements, a number one)"
+    return f"{where} is {shorten(inside, 40)}"
+
+
 def _look_up(scope: Mapping[str, Any], path: str) -> Any:
-    return scope[path] if path in scope else _find(scope, path.split("."))
+    return scope[path] if path in scope else _find(scope, _steps(path))
 
 
-def _find(value: Any, steps: list[str]) -> Any:
+@functools.lru_cache(maxsize=4096)
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
+
+
+def _find(value: Any, steps: tuple[str, ...]) -> Any:
     for place, step in enumerate(steps):
         if step == "*":
             if not isinstance(value, list):
-                return _MISSING
+                return MISSING
             found = [_find(item, steps[place + 1 :]) for item in value]
-            return _MISSING if any(item is _MISSING for item in found) else found
-        if isinstance(value, Mapping) and step in value:
+            return MISSING if any(item is MISSING for item in found) else found
+        if (type(value) is dict or isinstance(value, Mapping)) and step in value:
             value = value[step]
         elif isinstance(value, list) and step.isascii() and step.isdigit() and int(step) < len(value):
             value = value[int(step)]
         else:
-            return _MISSING
+            return MISSING
     return value
 
 
@@ -220,27 +163,109 @@ def evaluate(value: Value, scope: Mapping[str, Any], key: str, options: list[str
     Raises:
         Unusable: the record lacks it or holds something else.
     """
+    if value.is_bare:
+        return _locate(value, scope)
+    if value.members is not None:
+        return {name: evaluate(item, scope, f"{key}.{name}", options) for name, item in value.members.items()}
     if value.items is not None:
-        return [evaluate(item, scope, f"{key}[{i}]", options) for i, item in enumerate(value.items)]
-    found = _locate(value, scope)
+        found: Any = [evaluate(item, scope, f"{key}[{i}]", options) for i, item in enumerate(value.items)]
+        found = _flat(found, key) if value.flat else found
+        return found if value.join is None else _joined(found, value.join, key)
+    found = _wanted(value, _locate(value, scope), scope, key)
     if value.spans is not None:
         found = _cut(found, find_path(scope, value.spans), key)
-    if isinstance(found, list):
-        found = [_convert(value, item, key, options) for item in found]
-    else:
-        found = _convert(value, found, key, options)
-    return _sorted(found, key) if value.sort_unique else found
+    if value.columns and found is not None:
+        return _to_columns(found, value.columns, key)
+    if value.split is not None and isinstance(found, str):
+        found = found.split(value.split)
+    if value.converts:
+        classes = _class_names(value, scope, key)
+        if isinstance(found, list):
+            found = [_convert(value, item, key, options, classes) for item in found]
+        else:
+            found = _convert(value, found, key, options, classes)
+    if value.sort_unique:
+        found = _sorted(found, key)
+    return found if value.join is None or found is None else _joined(found, value.join, key)
+
+
+def _class_names(value: Value, scope: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
+    """Return the texts whose places are the numbers of labels, as the cast or the record lists them."""
+    if not isinstance(value.classes, str):
+        return value.classes
+    found = find_path(scope, value.classes)
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise Unusable("wrong_type", "not a list of texts", value.classes, found, "the texts of labels")
+    return tuple(found)
+
+
+def _wanted(value: Value, found: Any, scope: Mapping[str, Any], key: str) -> Any:
+    """Parse a text that is JSON, and keep the elements of a list that are wanted."""
+    if value.json and isinstance(found, str):
+        try:
+            found = json.loads(found) if found.strip() else None
+        except (ValueError, RecursionError) as error:
+            raise Unusable("bad_json", f"not valid JSON: {error}", key, found, "JSON in a text") from error
+    if value.where is not None and found is not None:
+        beside = find_path(scope, value.where[0])
+        if not isinstance(found, list) or not isinstance(beside, list) or len(found) != len(beside):
+            expected = f"a list as long as that at {value.where[0]!r}"
+            raise Unusable("wrong_type", "not lists of one length", key, found, expected)
+        found = [item for item, kind in zip(found, beside, strict=True) if kind == value.where[1]]
+    return found[: value.at_most] if value.at_most is not None and isinstance(found, list) else found
+
+
+def _flat(found: list[Any], key: str) -> list[str]:
+    """Return the distinct texts that are not blank of a list of texts, nulls and lists of them."""
+    listed = [text for item in found for text in (item if isinstance(item, list) else [item])]
+    if not all(isinstance(text, str | None) for text in listed):
+        raise Unusable("wrong_type", "not texts", key, found, "texts, or lists of texts")
+    return list(dict.fromkeys(text for text in listed if text and text.strip()))
+
+
+def _joined(found: Any, separator: str, key: str) -> Any:
+    """Return texts as one; null is left out, and so is what is blank in an object."""
+    if isinstance(found, list) and any(isinstance(item, (dict, list)) for item in found):
+        return [_joined(item, separator, f"{key}[{i}]") for i, item in enumerate(found)]
+    if isinstance(found, dict):
+        scalars = [v for v in found.values() if v is not None and not isinstance(v, (bool, dict, list))]
+        found = [text for text in map(str, scalars) if text.strip()]
+    if not isinstance(found, list) or not all(isinstance(item, str | None) for item in found):
+        raise Unusable("wrong_type", "not a list of texts", key, found, "a list of strings")
+    return separator.join(item for item in found if item is not None)
+
+
+def _to_columns(found: Any, names: tuple[str, ...], key: str) -> dict[str, list[Any]]:
+    """Return one object of lists of one length, made of a list of objects where it is not one already."""
+    columns: dict[str, Any] = {}
+    if isinstance(found, Mapping):
+        columns = {name: found.get(name) for name in names}
+    elif isinstance(found, list) and all(
+        isinstance(item, Mapping) and all(name in item for name in names) for item in found
+    ):
+        columns = {name: [item[name] for item in found] for name in names}
+    elif isinstance(found, list) and all(
+        isinstance(item, list) and len(item) == len(names) for item in found
+    ):
+        columns = {name: [item[place] for item in found] for place, name in enumerate(names)}
+    lengths = {len(column) if isinstance(column, list) else -1 for column in columns.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        expected = f"a list of objects with {', '.join(names)}, or an object of such lists of one length"
+        raise Unusable("wrong_type", "not columns", key, found, expected)
+    return columns
 
 
 def _locate(value: Value, scope: Mapping[str, Any]) -> Any:
     found = value.const
     for path in value.paths:
         found = _look_up(scope, path)
-        if found is not _MISSING:
+        if found is not MISSING:
             break
-    if value.has_default and (found is _MISSING or found is None):
+    if value.none and not isinstance(found, (dict, list)) and found is not MISSING:
+        found = None if map_key(found) in value.none else found
+    if value.default is not MISSING and (found is MISSING or found is None):
         return value.default
-    return find_path(scope, value.paths[0]) if found is _MISSING else found
+    return find_path(scope, value.paths[0]) if found is MISSING else found
 
 
 def _cut(spans: Any, text: Any, key: str) -> list[str]:
@@ -267,31 +292,59 @@ def _sorted(found: Any, key: str) -> list[str]:
     return sorted(set(found))
 
 
-def _convert(value: Value, found: Any, key: str, options: list[str] | None) -> Any:
-    """Map, label, cut and type a single value; null stays null."""
+def _convert(
+    value: Value, found: Any, key: str, options: list[str] | None, classes: tuple[str, ...] | None
+) -> Any:
+    """Map, class, label, cut and type a single value; null stays null."""
     if found is None:
         return None
     if value.map is not None:
         name = map_key(found)
-        if name not in value.map:
+        if name not in value.map and value.other is MISSING:
             expected = f"one of {', '.join(value.map)}"
             raise Unusable("bad_label", "not a value that the cast maps", key, found, expected)
-        found = value.map[name]
+        found = value.map.get(name, value.other)
+    if classes is not None and found is not None:
+        found = _class(classes, found, key)
     if value.labels is not None and found is not None:
-        found = _label(tuple(options or ()) if value.labels == "options" else value.labels, found, key)
+        own = value.labels == "options"
+        found = _label(tuple(options or ()) if own else value.labels, found, key, own=own)
     if value.remove is not None or value.extract is not None:
         found = _match(value, found, key)
     return found if value.type is None or found is None else _typed_as(value.type, found, key)
 
 
-def _label(labels: tuple[str, ...] | str, found: Any, key: str) -> str | None:
-    """Return the text of a label given as number, truth value or text; -1 is no label."""
-    if isinstance(found, str) and found in labels:
-        return found
-    number = int(found) if isinstance(found, bool) or re.fullmatch(r"-?\d{1,6}", str(found)) else None
+def _class(classes: tuple[str, ...], found: Any, key: str) -> int:
+    """Return the number of a label given as text, number or truth value; an empty text and -1 are no label."""
+    if isinstance(found, str) and found in classes:
+        return classes.index(found)
+    number = -1 if found == "" else _number(found)
+    if number is None or not -1 <= number < len(classes):
+        expected = f"one of {', '.join(classes)}, or a number below {len(classes)}"
+        raise Unusable("bad_label", "not a label", key, found, expected)
+    return number
+
+
+def _number(found: Any) -> int | None:
+    """Return a small whole number given as number, truth value or text; 1.0 is what a column with gaps makes of 1."""
+    whole = isinstance(found, bool) or re.fullmatch(r"-?[0-9]{1,6}(\.0)?", str(found))
+    return int(float(found)) if whole else None
+
+
+def _label(labels: tuple[str, ...] | str, found: Any, key: str, *, own: bool = False) -> str | None:
+    """Return the text of a label given as number, truth value or text; an empty text and -1 are no label.
+
+    A text that is both a label and a number is the label; among an example's `own` options, which may be numbers, it is
+    the number of one.
+    """
+    is_label = isinstance(found, str) and found in labels
+    number = -1 if found == "" else _number(found)
+    is_place = number is not None and 0 <= number < len(labels)
+    if is_label and not (own and is_place):
+        return str(found)
     if number == -1:
         return None
-    if number is None or not 0 <= number < len(labels):
+    if number is None or not is_place:
         expected = f"a number below {len(labels)}, -1, or one of {', '.join(labels)}"
         raise Unusable("bad_label", "not a label", key, found, expected)
     return labels[number]
@@ -314,6 +367,8 @@ def _match(value: Value, found: Any, key: str) -> str:
 
 def _typed_as(kind: str, found: Any, key: str) -> Any:
     """Convert between numbers, truth values and their texts, where nothing is lost."""
+    if type(found) is int and kind in ("int", "str") and abs(found) < 10**18:
+        return found if kind == "int" else str(found)
     text = found if isinstance(found, str) else json.dumps(found, default=str)
     if kind == "str" and not isinstance(found, (dict, list)):
         return text

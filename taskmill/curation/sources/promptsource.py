@@ -1,4 +1,4 @@
-"""PromptSource: `templates.yaml` files, over rows of their data sets that lie on this machine.
+"""PromptSource: `templates.yaml` files, over rows of their data sets that lie on this machine or on the Hub.
 
 Reads `<templates>/<dataset>[/<subset>]/templates.yaml` (Bach et al. 2022) and, through a cast, the rows of each data set
 that is present. A task is named like its folder. `super_glue/cb` is read with the cast whose `datasets` name it, or with
@@ -7,6 +7,7 @@ that is present. A task is named like its folder. `super_glue/cb` is read with t
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,24 +15,30 @@ from pathlib import Path
 from typing import Any
 
 from taskmill.curation.casting import Cast, casts_by_folder, parse_files
-from taskmill.curation.reader import Damage, SourceFolder, TaskData, TaskEntry
+from taskmill.curation.reader import Aside, SourceFolder, TaskData, TaskEntry
 from taskmill.curation.sources import _casted, _files
 from taskmill.curation.sources._files import FileError
 from taskmill.curation.sources._yaml import load_yaml
 from taskmill.errors import DataError, RecipeError, did_you_mean, shorten
+
+log = logging.getLogger("taskmill")
 
 BENCHMARK = "promptsource"
 STYLE, KIND = "instance", "benchmark"
 OPTIONS = {
     "templates": "sub-folder of the templates; by default `templates`",
     "data": "sub-folder of the rows, laid out like the templates (by default `data`), or a mapping of data sets to their "
-    "folder, folders, or {folder: .., files: {split: patterns}}",
+    "folder, folders, or {folder: .., files: {split: patterns}, hub: owner/name@COMMIT}, where `hub` says which "
+    "repository the folder is in",
 }
 _METADATA = ("choices_in_prompt", "languages", "metrics")
+_COLUMNS = ("jinja", "name", "answer_choices", "id", "metadata", "reference")
+"""Keys of a template that have a place of their own; all others are kept with the metadata."""
 _JINJA_WORDS = """
-and or not in is if else elif endif for endfor recursive set endset with endwith without context as true false none True
+and or not in is if else elif endif for endfor recursive set endset with endwith without as true false none True
 False None raw endraw block endblock macro endmacro filter endfilter call endcall import from include extends do break
-continue ignore missing loop range dict lipsum cycler joiner namespace self super caller varargs kwargs answer_choices
+continue ignore missing loop range dict lipsum cycler joiner namespace self super caller varargs kwargs zip enumerate
+answer_choices
 """
 _NOT_FIELDS = frozenset(_JINJA_WORDS.split())
 _BLOCK = re.compile(r"\{\{(.*?)\}\}|\{%[-+]?(.*?)%\}", re.DOTALL)
@@ -61,13 +68,18 @@ def discover(source: SourceFolder) -> list[TaskEntry]:
     }
     places = _places(source, list(templates))
     casts = casts_by_folder(source.casts)
+    log.info(
+        "promptsource: rows of %d of the %d data sets with templates",
+        len(set(templates) & set(places)),
+        len(templates),
+    )
     entries = []
     for name, place in sorted(places.items()):
         if name not in templates:
             problem = f"there are no templates for {name!r}{did_you_mean(name, templates)}"
             raise DataError(problem, file=source.relative(root), expected=f"{name}/templates.yaml")
         cast = _cast(name, casts)
-        found = _casted.need_data(cast, place.folders, source, place.files)
+        found = _casted.need_data(cast, place.folders, source, place.files, name)
         rows = _casted.make_entry(name, cast, found, source)
         size = rows.num_bytes + templates[name].stat().st_size
         entries.append(TaskEntry(name, (*rows.files, templates[name]), size, rows.detail))
@@ -114,7 +126,9 @@ def _places(source: SourceFolder, names: list[str]) -> dict[str, _Place]:
 
 
 def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and any(path.is_file() for path in folder.iterdir())
+    """Say whether a folder holds files, or somewhere below it the Parquet files of a Hub repository."""
+    inside = folder.is_dir() and any(path.is_file() for path in folder.iterdir())
+    return inside or next(folder.rglob("*.parquet"), None) is not None
 
 
 def _place(name: str, found: Any, source: SourceFolder) -> _Place:
@@ -122,11 +136,14 @@ def _place(name: str, found: Any, source: SourceFolder) -> _Place:
     problems: list[str] = []
     files = None
     folders = found
+    top = source.path
     if isinstance(found, Mapping):
-        unknown = [key for key in found if key not in ("folder", "files")]
-        if unknown or "folder" not in found:
-            problems.append(f"found {sorted(map(str, found))}; expected `folder` and perhaps `files`")
-        folders = found.get("folder", [])
+        unknown = [key for key in found if key not in ("folder", "files", "hub")]
+        if unknown or not {"folder", "hub"} & set(found):
+            expected = "`folder`, and perhaps `files` and `hub`"
+            problems.append(f"found {sorted(map(str, found))}; expected {expected}")
+        top = source.repositories.get(str(found.get("hub")), source.path)
+        folders = found.get("folder", "." if "hub" in found else [])
         files = parse_files(dict(found["files"]), "files", problems) if "files" in found else None
     listed = [folders] if isinstance(folders, str) else folders
     if not isinstance(listed, (list, tuple)) or not all(isinstance(folder, str) for folder in listed):
@@ -135,7 +152,7 @@ def _place(name: str, found: Any, source: SourceFolder) -> _Place:
         raise RecipeError(
             [f"sources: reader 'promptsource': option data: {name}: {problem}" for problem in problems]
         )
-    return _Place(tuple(_casted.below(source, folder) for folder in listed), files)
+    return _Place(tuple(_casted.below(source, str(top / folder)) for folder in listed), files)
 
 
 def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
@@ -204,7 +221,7 @@ def _read_template(
             "not a template", file=name, record=number, field=where, value=value, expected=expected
         )
         raw = _files.storable(shorten(template, _files.RAW_LIMIT))
-        data.fail(source, error, Damage(name, number, "bad_template", _files.storable(str(error)), raw))
+        data.fail(source, error, Aside(name, number, "bad_template", _files.storable(str(error)), raw))
         return
     data.templates.append(template_row(identity, template))
 
@@ -222,7 +239,10 @@ def template_row(identity: str, template: Mapping[str, Any]) -> dict[str, Any]:
             if original is False
             else "upstream does not say original task"
         )
-    metadata = {key: stated.get(key) for key in _METADATA} | {"original_task": original}
+    beside = {key: value for key, value in template.items() if key not in _COLUMNS}
+    if template.get("id", identity) != identity:
+        beside["id"] = template["id"]
+    metadata = {**beside, **dict.fromkeys(_METADATA), **stated, "original_task": original}
     metadata["reference"] = template.get("reference") or ""
     return {
         "template": _files.storable(identity),
@@ -269,12 +289,14 @@ def _read_block(words: list[str], names: set[str], own: set[str]) -> None:
         before = words[place - 1] if place else ""
         after = words[place + 1] if place + 1 < len(words) else ""
         keyword = after == "=" and words[place + 2 : place + 3] != ["="] and first != "set"
+        wording = word == "context" and before in ("with", "without")
         test = before == "is" or (before == "not" and place > 1 and words[place - 2] == "is")
         if (
             word.isidentifier()
             and word not in _NOT_FIELDS
             and before not in (".", "|")
             and not keyword
+            and not wording
             and not test
         ):
             names.add(word)

@@ -86,6 +86,10 @@ FLAN_ROWS = [
 ]
 
 
+CUT = {"flan"}
+"""Readers that cut files which mix tasks: what a task has of them is its size."""
+
+
 def lines(*rows: Any) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -112,14 +116,15 @@ def read_all(reader: str, source: SourceFolder) -> dict[str, TaskData]:
     for entry in entries:
         canonical_json(entry.detail)
         assert entry.files and all(path.is_file() for path in entry.files)
-        assert entry.num_bytes == sum(path.stat().st_size for path in entry.files)
+        if reader not in CUT and "strays" not in entry.detail:
+            assert entry.num_bytes == sum(path.stat().st_size for path in entry.files)
         found[entry.name] = data = module.read(entry, source)
         check(data)
     return found
 
 
 def check(data: TaskData) -> None:
-    """Whatever a reader returns can be stored: columns of one length, JSON in UTF-8, ids once."""
+    """Whatever a reader returns can be stored: columns of one length, JSON in UTF-8."""
     columns = data.columns
     lengths = {len(column) for column in vars(columns).values()}
     assert lengths == {len(columns)}
@@ -132,7 +137,5 @@ def check(data: TaskData) -> None:
         columns.group,
     ):
         canonical_json(part).decode("utf-8")
-    ids = [name for name in columns.upstream_id if name is not None]
-    assert len(ids) == len(set(ids))
-    for damage in data.damaged:
+    for damage in data.aside:
         (damage.detail + damage.raw + damage.reason).encode("utf-8")

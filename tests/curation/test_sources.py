@@ -52,7 +52,7 @@ def test_super_natural_instructions(tmp_path: Path) -> None:
         {"input": "c d", "explanation": "wrong", "example_kind": "negative"},
     ]
     assert columns.references == [["One", "1"], ["Two"], [], ["A"], ["D"]]
-    assert columns.upstream_id == ["t1-x", None, "t1-z", "positive-1", "negative-1"]
+    assert columns.upstream_id == ["t1-x", "t1-x", "t1-z", "positive-1", "negative-1"]
     assert columns.upstream_split == [None, None, None, "demonstration", "demonstration"]
     assert columns.record == [0, 1, 2, 3, 4]
     assert set(columns.file) == {"ni/tasks/task1_made_up.json"}
@@ -63,7 +63,8 @@ def test_super_natural_instructions(tmp_path: Path) -> None:
         "Write a title.",
     )
     assert facts["languages"] == ["English", "French"]
-    assert facts["license"] == "MIT; CC BY 4.0" and "task1_made_up.json" in facts["license_evidence"]
+    assert facts["license"] == "MIT; CC BY 4.0"
+    assert facts["license_evidence"] == "Instance License: MIT; CC BY 4.0"
     assert facts["homepage"] is None
     assert facts["metadata"]["nan_keys"] == ["URL"] and facts["metadata"]["url"] == [None]
     assert facts["metadata"]["definitions"] == ["Write a title.", "Give the text a name."]
@@ -153,7 +154,7 @@ def test_promptsource(tmp_path: Path) -> None:
     assert data.columns.fields == [{k: v for k, v in row.items() if k != "n"} for row in rows]
     assert data.columns.references == [["yes"], []]
     assert data.columns.options == [None, None]
-    assert data.columns.upstream_id == ["train-4", None]
+    assert data.columns.upstream_id == ["train-4", "train-4"]
     assert data.facts["dataset"] == "cats" and data.facts["output_fields"] == ["label"]
     assert data.facts["languages"] == ["English"]
     first, second, third = data.templates
@@ -328,7 +329,7 @@ def test_option_casts(tmp_path: Path) -> None:
     assert list(read_all("exmix", options)) == ["scan"]
     for wanted, message in [
         (["scam"], "did you mean 'scan'"),
-        (["super_glue-cb"], "has no `shape`"),
+        (["glue-ax"], "has no `shape`"),
         ({"codah": "."}, "full_data.tsv"),
         (5, "names of casts"),
     ]:
@@ -360,7 +361,7 @@ def test_table_refuses_what_makes_no_sense(tmp_path: Path) -> None:
     good: dict[str, Any] = {"cast": {"fields": {"text": "x"}}, "files": {"train": ["a.csv"]}}
     assert len(read_all("table", folder(tmp_path, task="t", **good))["t"].columns) == 1
     for change, message in [
-        ({"cast": None}, "expected a name or a mapping"),
+        ({"cast": None}, "expected the name of a cast or a mapping"),
         ({"cast": "scam"}, "did you mean 'scan'"),
         ({"cast": {"fields": {"text": "x"}, "refrences": "x"}}, "did you mean 'references'"),
         ({"files": {"train": ["../a.csv"]}}, "below the data set's folder"),
@@ -404,16 +405,7 @@ def test_real_super_natural_instructions(shared_data: Path) -> None:
             assert data.columns.references[number] == instance["output"]
             assert data.columns.upstream_id[number] == instance["id"]
         assert data.facts["category"] == raw["Categories"][0] and data.facts["dataset"] == raw["Source"][0]
-        assert data.facts["definition"] == raw["Definition"][0] and not data.damaged
-
-
-def test_real_chain_of_thought(shared_data: Path) -> None:
-    for name, data in read_all("reasoning", folder(shared_data, "reasoning/flan_cot")).items():
-        raw = (shared_data / f"reasoning/flan_cot/{name}_train.tsv").read_bytes().split(b"\n")[:-1]
-        assert len(data.columns) == len(raw) and not data.damaged
-        for number in range(0, len(raw), 211):
-            joined = "\t".join(data.columns.fields[number].values())
-            assert joined == raw[number].decode().replace("\\n", "\n")
+        assert data.facts["definition"] == raw["Definition"][0] and not data.aside
 
 
 def test_real_documents(shared_data: Path) -> None:

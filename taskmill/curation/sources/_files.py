@@ -1,4 +1,4 @@
-"""Opening upstream files and turning bytes into records; every failure is a DataError or a kept-aside Damage.
+"""Opening upstream files and turning bytes into records; every failure is a DataError or a kept-aside Aside.
 
 A text file may end in `.gz`. An empty line of a line-based format is no record; records are numbered by line from 0.
 """
@@ -6,15 +6,27 @@ A text file may end in `.gz`. An empty line of a line-based format is no record;
 from __future__ import annotations
 
 import contextlib
-import gzip
+import functools
 import json
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from taskmill.curation.reader import Damage, SourceFolder, TaskData, TaskEntry
+from taskmill.curation.contents import encode_record
+from taskmill.curation.reader import Aside, Encoded, SourceFolder, TaskData, TaskEntry
+from taskmill.curation.sources._bytes import MAX_RECORD_BYTES as MAX_RECORD_BYTES
+from taskmill.curation.sources._bytes import RAW_LIMIT as RAW_LIMIT
+from taskmill.curation.sources._bytes import TOO_LARGE as TOO_LARGE
+from taskmill.curation.sources._bytes import Broken as Broken
+from taskmill.curation.sources._bytes import FileError as FileError
+from taskmill.curation.sources._bytes import LongLine as LongLine
+from taskmill.curation.sources._bytes import ShortLines as ShortLines
+from taskmill.curation.sources._bytes import TooLong as TooLong
+from taskmill.curation.sources._bytes import open_file as open_file
+from taskmill.curation.sources._bytes import read_all as read_all
+from taskmill.curation.sources._bytes import read_lines as read_lines
+from taskmill.curation.sources._bytes import storable as storable
 from taskmill.errors import DataError, did_you_mean, shorten
 
 orjson: Any
@@ -33,28 +45,14 @@ SPLIT_NAMES = {
 }
 """How upstream files call their splits -> records.UPSTREAM_SPLITS."""
 
-RAW_LIMIT = 20_000
-"""Characters of a damaged record that are kept."""
+_SHARD = re.compile(r"-\d{1,9}-of-\d{1,9}(-[0-9a-f]{1,64})?$")
 MAX_DEPTH = 64
 """Levels of lists and objects that a field may have."""
-_LONG_NUMBER = re.compile(rb"\d{19}")
-"""orjson reads integers beyond 64 bits as floats, so such texts go to json."""
-
-
-class FileError(DataError):
-    """An upstream file that cannot be read at all, or not to its end."""
-
-    def __init__(self, reason: str, problem: str, **where: Any) -> None:
-        """`reason` is short and countable; the rest is DataError's."""
-        super().__init__(storable(problem), **where)
-        self.reason = reason
-
-
-class Broken(NamedTuple):
-    """What stands in the place of a record that could not be parsed."""
-
-    reason: str
-    detail: str
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_NUMBER = b"0" * 19
+"""What a number of 19 digits is behind `_DIGITS`."""
+_BARE_LONG_NUMBER = re.compile(rb'(?:[^"\d]++|"(?:[^"\\]++|\\.)*+"|\d{1,18}+(?!\d))*+\d{19}', re.DOTALL)
+"""Finds a long number outside the strings of JSON: orjson reads integers beyond 64 bits as floats, so such texts go to json."""
 
 
 class Record(NamedTuple):
@@ -118,6 +116,33 @@ def split_of(name: str) -> tuple[str, str | None]:
     return (rest, SPLIT_NAMES[last]) if rest and last in SPLIT_NAMES else (name, None)
 
 
+def own_name(path: Path) -> str:
+    """Return a file's name without suffixes and shard; of a numbered file in a folder `train`, `test` .. that name."""
+    name = _SHARD.sub("", stem(path))
+    return path.parent.name if name.isdecimal() and path.parent.name in SPLIT_NAMES else name
+
+
+@functools.lru_cache(maxsize=4096)
+def split_of_file(path: Path) -> str | None:
+    """Return the upstream split of `x_train.jsonl`, `train-00000-of-00003.parquet` or `train/0000.parquet`."""
+    name = own_name(path)
+    return SPLIT_NAMES.get(name) or split_of(name)[1]
+
+
+def task_of_file(path: Path, source: SourceFolder) -> str:
+    """Return the task that a file is called after: its name without its split, or its folder's where nothing else is left.
+
+    The folders `data` and `default` name no task, nor does the top folder of a repository or archive: its own name does.
+    """
+    name = own_name(path)
+    if name not in SPLIT_NAMES:
+        return split_of(name)[0]
+    folder = path.parent.parent if path.parent.name == name else path.parent
+    while folder.name in ("data", "default") and folder not in (source.root, folder.parent):
+        folder = folder.parent
+    return (source.name if folder == source.root else "") or folder.name or name
+
+
 def make_entry(name: str, files: list[Path], **detail: Any) -> TaskEntry:
     """Return a task entry with the size of its files."""
     return TaskEntry(name, tuple(files), sum(p.stat().st_size for p in files), detail)
@@ -126,77 +151,14 @@ def make_entry(name: str, files: list[Path], **detail: Any) -> TaskEntry:
 # ------------------------------------------------------------------------------------------- reading
 
 
-def entries_by_stem(source: SourceFolder, suffix: str, expected: str) -> list[TaskEntry]:
-    """Return a task for all files that share what stands before `_train`, `_dev` ..; `expected` says what belongs there.
-
-    Raises:
-        DataError: the folder is missing or holds no such file.
-    """
-    tasks: dict[str, list[Path]] = {}
-    for path in list_files(source, (suffix,), expected):
-        tasks.setdefault(split_of(stem(path))[0], []).append(path)
-    return [make_entry(name, files) for name, files in sorted(tasks.items())]
-
-
-@contextlib.contextmanager
-def open_file(path: Path, source: SourceFolder) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """Open a file for reading bytes, through gzip where its name ends in `.gz`.
-
-    Raises:
-        FileError: it is missing, may not be read, or its compression is damaged (also while being read).
-    """
-    name = source.relative(path)
-    try:
-        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
-            yield file
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FileError(
-            "bad_gzip", f"damaged gzip file: {error}", file=name, expected="a gzip file"
-        ) from error
-    except OSError as error:
-        raise FileError("unreadable_file", f"cannot be read: {error.strerror or error}", file=name) from error
-
-
-def read_lines(path: Path, source: SourceFolder) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number from 0, line without its end) of every line, cut at line feeds only.
-
-    Raises:
-        FileError: the file cannot be read, or is empty.
-    """
-    number = -1
-    with open_file(path, source) as file:
-        for number, line in enumerate(file):
-            if number == 0:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            yield number, line.removesuffix(b"\n").removesuffix(b"\r")
-    if number < 0:
-        raise FileError(
-            "empty_file", "the file is empty", file=source.relative(path), expected="at least one record"
-        )
-
-
-def read_all(path: Path, source: SourceFolder) -> bytes:
-    """Return a file's bytes, without a byte order mark.
-
-    Raises:
-        FileError: the file cannot be read, or is empty.
-    """
-    with open_file(path, source) as file:
-        raw = file.read().removeprefix(b"\xef\xbb\xbf")
-    if not raw.strip():
-        raise FileError(
-            "empty_file", "the file is empty", file=source.relative(path), expected="at least one record"
-        )
-    return raw
-
-
 def parse_json(raw: bytes) -> Any:
     """Parse UTF-8 JSON alike with and without orjson: bare NaN is a float, of equal keys the last wins.
 
     Raises:
         ValueError: not JSON, not UTF-8, or nested too deeply.
     """
-    if orjson is not None and not _LONG_NUMBER.search(raw):
+    long = _LONG_NUMBER in raw.translate(_DIGITS)
+    if orjson is not None and not (long and _BARE_LONG_NUMBER.match(raw)):
         with contextlib.suppress(ValueError):
             return orjson.loads(raw)
     try:
@@ -205,8 +167,24 @@ def parse_json(raw: bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def read_document(path: Path, source: SourceFolder, expected: str | None = None) -> Any:
+    """Return the value of a JSON file that is held whole.
+
+    Raises:
+        FileError: the file cannot be read, is empty, or is not JSON.
+    """
+    raw = read_all(path, source)
+    try:
+        return parse_json(raw)
+    except ValueError as error:
+        problem = f"not valid JSON: {error}"
+        raise FileError("bad_json", problem, file=source.relative(path), expected=expected) from error
+
+
 def decode(raw: bytes) -> str | Broken:
     """Return the text of UTF-8 bytes, or what is wrong with them."""
+    if type(raw) is LongLine:
+        return TOO_LARGE
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -226,6 +204,8 @@ def read_jsonl(path: Path, source: SourceFolder) -> Iterator[Record]:
 
 def parse_record(line: bytes) -> Any:
     """Parse one line of JSON, or say what is wrong with it."""
+    if type(line) is LongLine:
+        return TOO_LARGE
     try:
         return parse_json(line)
     except UnicodeDecodeError as error:
@@ -256,20 +236,50 @@ def accept(
     record: Record,
     fields: dict[str, Any],
     references: list[str],
-    **columns: Any,
+    *,
+    options: list[str] | None = None,
+    **texts: str | None,
 ) -> bool:
     """Add an example, unless it holds what no table can (NaN, lone surrogates): then it is damaged.
 
     Raises:
         DataError: it is damaged and the recipe says stop.
     """
-    problem = _unstorable([fields, references, list(columns.values())])
+    encoded = _encoded(fields, options, references, texts)
+    problem = None if encoded else _unstorable([fields, references, options, *texts.values()])
     if problem is None:
-        file = source.relative(path)
-        data.columns.append(fields, references, file=file, record=record.number, **columns)
+        name = _name(source, path)
+        data.columns.append(
+            fields, references, file=name, record=record.number, options=options, encoded=encoded, **texts
+        )
         return True
     damage(data, source, path, record, *problem)
     return False
+
+
+def _encoded(
+    fields: dict[str, Any], options: list[str] | None, references: list[str], texts: Mapping[str, str | None]
+) -> Encoded | None:
+    """Return what merging writes of an example that is plainly sound; None asks for a closer look."""
+    try:
+        encoded = encode_record(fields, options, references)
+        for text in texts.values():
+            if text is not None and not text.isascii():
+                text.encode()
+    except (TypeError, ValueError, RecursionError):
+        return None
+    begun = encoded.fields.count(b"{") + encoded.fields.count(b"[")  # levels are as many at most
+    return None if begun >= MAX_DEPTH and _is_deep(fields, MAX_DEPTH - 1) else encoded
+
+
+_last: list[Any] = [None, None, ""]
+
+
+def _name(source: SourceFolder, path: Path) -> str:
+    """Return what `source.relative` does, at once for the file that the record before came from."""
+    if _last[0] is not source or _last[1] is not path:
+        _last[:] = source, path, source.relative(path)
+    return str(_last[2])
 
 
 def _unstorable(value: Any) -> tuple[str, str] | None:
@@ -317,7 +327,13 @@ def damage(
     detail = (
         problem if "field" not in where else f"{where['field']}: {problem} (found {shorten(where['value'])})"
     )
-    data.fail(source, error, Damage(name, record.number, reason, storable(detail), raw))
+    data.fail(source, error, Aside(name, record.number, reason, storable(detail), raw))
+
+
+def leave(data: TaskData, source: SourceFolder, path: Path, record: Record, reason: str, detail: str) -> None:
+    """Keep aside a sound record that a rule of its format leaves out; never stops. `reason` is short and countable."""
+    name = source.relative(path)
+    data.aside.append(Aside(name, record.number, reason, storable(detail), raw_text(record)))
 
 
 def raw_text(record: Record) -> str:
@@ -330,11 +346,6 @@ def raw_text(record: Record) -> str:
             raw = f"{type(record.value).__name__}, nested too deeply to be shown"
     text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
     return storable(text[:RAW_LIMIT])
-
-
-def storable(text: str) -> str:
-    """Return text with whatever UTF-8 cannot hold replaced."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def is_record(
@@ -396,7 +407,7 @@ def reading(data: TaskData, source: SourceFolder, path: Path) -> Iterator[None]:
             raise FileError("too_deep", "lists or objects nested too deeply", file=name) from error
     except FileError as error:
         number = error.record if isinstance(error.record, int) else 0
-        data.fail(source, error, Damage(name, number, error.reason, storable(str(error)), _start_of(path)))
+        data.fail(source, error, Aside(name, number, error.reason, storable(str(error)), _start_of(path)))
 
 
 def _start_of(path: Path) -> str:
@@ -409,12 +420,12 @@ def _start_of(path: Path) -> str:
     return storable(raw.decode("utf-8", "replace"))
 
 
-def unique_id(seen: set[str], value: object) -> str | None:
-    """Return upstream's id as text, or None where it is none, odd, or was seen before."""
-    if value is None or isinstance(value, bool | float | list | dict):
+def usable_id(value: object) -> str | None:
+    """Return upstream's id as text, or None where it is no text or whole number, or not printable.
+
+    Merging refuses one that stands for two records of different content.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     text = str(value)
-    if not text or not text.isprintable() or text in seen:
-        return None
-    seen.add(text)
-    return text
+    return text if text and text.isprintable() else None

@@ -1,21 +1,35 @@
 """CrossFit: few-shot TSV files `<task>/<task>_<k>_<seed>_{train,dev,test}.tsv`, an input and its outputs a line.
 
 Further columns are further accepted outputs (Ye et al. 2021). Rows repeated over seeds stay rows here; merging removes
-them. Choices of the form `(A) .. (B) ..` become options where the output is one of them.
+them. Choices of the form `(A) .. (B) ..` become options where the output is one of them. Upstream's task partitions, JSON files
+with the lists train, dev and test, give each task its `upstream_role` where the option `partition` names one.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 from taskmill.curation.reader import Columns, SourceFolder, TaskData, TaskEntry
 from taskmill.curation.sources import _files
-from taskmill.errors import DataError
+from taskmill.errors import DataError, RecipeError, did_you_mean
 
 BENCHMARK = "crossfit"
 STYLE, KIND = "keywords", "benchmark"
-OPTIONS: dict[str, str] = {}
+OPTIONS = {
+    "partition": "name of a task partition, such as random, or the path of its JSON file, relative to the source",
+}
+_PARTITIONS = (
+    "custom_tasks_splits",
+    "dataloader/custom_tasks_splits",
+    "../custom_tasks_splits",
+    "../dataloader/custom_tasks_splits",
+)
+"""Where upstream's partitions lie, seen from the folder of the tasks."""
+_log = logging.getLogger("taskmill")
 _NAME = re.compile(r"(?P<task>.+)_(?P<shots>\d+)_(?P<seed>\d+)_(?P<split>train|dev|test)\.tsv(\.gz)?")
 _LETTER = re.compile(r"(?:^|\s)\(([A-Z])\)\s")
 
@@ -24,7 +38,8 @@ def discover(source: SourceFolder) -> list[TaskEntry]:
     """List the tasks: folders with files named as upstream names them.
 
     Raises:
-        DataError: the folder is missing or holds no such file.
+        DataError: the folder is missing or holds no such file, or the partition is missing or damaged.
+        RecipeError: the option is no text.
     """
     expected = "<task>/<task>_<k>_<seed>_train.tsv"
     folder = _files.need_folder(source, source.path, f"a folder of {expected}")
@@ -35,7 +50,66 @@ def discover(source: SourceFolder) -> list[TaskEntry]:
             tasks.setdefault(match["task"], []).append(path)
     if not tasks:
         raise DataError("no CrossFit file", file=source.relative(folder), expected=expected)
-    return [_files.make_entry(name, files) for name, files in sorted(tasks.items())]
+    partition, roles = _roles(source)
+    absent = sorted(roles.keys() - tasks.keys())
+    if absent:
+        _log.info(
+            "crossfit: %d tasks of the partition %s have no files: %s",
+            len(absent),
+            partition,
+            ", ".join(absent),
+        )
+    return [
+        _files.make_entry(
+            name, files, **({"partition": partition, "role": roles.get(name)} if partition else {})
+        )
+        for name, files in sorted(tasks.items())
+    ]
+
+
+def _roles(source: SourceFolder) -> tuple[str | None, dict[str, str]]:
+    """Return the name of the partition that the recipe names, and the role that it gives each of its tasks.
+
+    A task in several lists has the role of the last of train, dev and test (upstream's NLI partition has such a task).
+
+    Raises:
+        DataError: it is missing or damaged.
+        RecipeError: the option is no text.
+    """
+    option = source.options.get("partition")
+    if option is None:
+        return None, {}
+    if not isinstance(option, str) or not option:
+        raise RecipeError([f"sources: option partition: found {option!r}; expected the name of a partition"])
+    path = _partition_file(option, source)
+    name = source.relative(path)
+    lists = _files.read_document(path, source)
+    roles: dict[str, str] = {}
+    for key in ("train", "dev", "test"):
+        listed = lists.get(key, []) if isinstance(lists, dict) else None
+        if not isinstance(listed, list) or not all(isinstance(task, str) for task in listed):
+            expected = "an object with lists of task names under train, dev and test"
+            raise DataError("not a task partition", file=name, field=key, value=listed, expected=expected)
+        for task in listed:
+            if task in roles and roles[task] != _files.SPLIT_NAMES[key]:
+                _log.warning("%s: the task %r is also under %s, which counts", name, task, key)
+            roles[task] = _files.SPLIT_NAMES[key]
+    return path.stem, roles
+
+
+def _partition_file(option: str, source: SourceFolder) -> Path:
+    folders = [Path(os.path.normpath(source.path / folder)) for folder in _PARTITIONS]
+    named = [folder / f"{option}.json" for folder in folders]
+    for path in (*named, Path(os.path.normpath(source.path / option))):
+        if "\0" not in option and path.is_file():
+            return path
+    known = sorted(path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.json"))
+    raise DataError(
+        f"no task partition {option!r}{did_you_mean(option, known)}",
+        file=source.relative(source.path),
+        field="partition",
+        expected=f"one of {', '.join(known)}" if known else f"{_PARTITIONS[0]}/{option}.json",
+    )
 
 
 def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
@@ -63,7 +137,11 @@ def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
                     continue
                 columns = {"upstream_split": split, "options": find_choices(text, outputs)}
                 _files.accept(data, source, path, record, {"text": text}, outputs, **columns)
-    data.facts = {"dataset": entry.name, "metadata": {"shape": "text", "seeds": sorted(seeds)}}
+    metadata: dict[str, Any] = {"shape": "text", "seeds": sorted(seeds)}
+    data.facts = {"dataset": entry.name, "metadata": metadata}
+    if "partition" in entry.detail:
+        metadata["partition"] = entry.detail["partition"]
+        data.facts["upstream_role"] = entry.detail["role"]
     return data
 
 

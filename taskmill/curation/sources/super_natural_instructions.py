@@ -111,9 +111,8 @@ def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
         task = _load(path, source)
         data.facts = _facts(task, entry, source)
         instances = _list(task, "Instances", path, source)
-        seen: set[str] = set()
         for number, instance in enumerate(instances):
-            _read_instance(Record(number, instance, None), seen, path, source, data)
+            _read_instance(Record(number, instance, None), path, source, data)
         number = len(instances)
         for kind, key in EXAMPLE_KEYS:
             for place, example in enumerate(_list(task, key, path, source), 1):
@@ -128,14 +127,10 @@ def _load(path: Path, source: SourceFolder) -> dict[str, Any]:
     Raises:
         FileError: not JSON, or not an object.
     """
-    raw = _files.read_all(path, source)
-    name = source.relative(path)
-    try:
-        task = _files.parse_json(raw)
-    except ValueError as error:
-        raise FileError("bad_json", f"not valid JSON: {error}", file=name, expected="a task file") from error
+    task = _files.read_document(path, source, "a task file")
     if not isinstance(task, dict):
-        raise FileError("wrong_type", "not a task", file=name, value=task, expected="a JSON object")
+        where = {"file": source.relative(path), "value": task, "expected": "a JSON object"}
+        raise FileError("wrong_type", "not a task", **where)
     return task
 
 
@@ -178,13 +173,13 @@ def _facts(task: dict[str, Any], entry: TaskEntry, source: SourceFolder) -> dict
     nan_keys = sorted(key for key, value in task.items() if key not in _RECORDS and _has_nan(value))
     if nan_keys:
         metadata["nan_keys"] = nan_keys
-    evidence = "Instance License" if licenses else "no Instance License"
+    evidence = f"Instance License: {'; '.join(licenses)}" if licenses else "no Instance License"
     facts: dict[str, Any] = {
         "definition": lists["definitions"][0],
         "languages": sorted({*lists["input_language"], *lists["output_language"]}),
-        "license": "; ".join(licenses) or "Unknown",
-        "license_evidence": f"{evidence} of {source.relative(path)}",
-        "homepage": next(iter(lists["url"]), None),
+        "license": "; ".join(licenses),
+        "license_evidence": evidence,
+        "homepage": next((url for url in lists["url"] if url.startswith("http")), None),
         "upstream_role": entry.detail.get("role"),
         "metadata": metadata,
     }
@@ -221,7 +216,7 @@ def _without_nan(value: Any) -> Any:
     return [_without_nan(item) for item in value] if isinstance(value, list) else value
 
 
-def _read_instance(record: Record, seen: set[str], path: Path, source: SourceFolder, data: TaskData) -> None:
+def _read_instance(record: Record, path: Path, source: SourceFolder, data: TaskData) -> None:
     """Add one instance."""
     if not _files.is_record(data, source, path, record):
         return
@@ -238,7 +233,7 @@ def _read_instance(record: Record, seen: set[str], path: Path, source: SourceFol
         where = {"field": "output", "value": outputs, "expected": "a list of strings"}
         _files.damage(data, source, path, record, "wrong_type", "not a list of strings", **where)
         return
-    upstream_id = _files.unique_id(seen, record.value.get("id"))
+    upstream_id = _files.usable_id(record.value.get("id"))
     _files.accept(data, source, path, record, {"input": text}, outputs, upstream_id=upstream_id)
 
 

@@ -1,7 +1,9 @@
-"""UnifiedSKG: instantiated records as JSON lines, `<task>_{train,dev,test}.jsonl` with text_in, struct_in, seq_out.
+"""UnifiedSKG: tasks over tables, triples and database schemas (Xie et al. 2022), instantiated or raw.
 
-`struct_in` is the linearised table, graph or schema (Xie et al. 2022). Examples over the same one form a group: by
-`table_id` where the records have it, else by the text itself.
+Reads the instantiated records with `text_in`, `struct_in` and `seq_out`: JSON lines or Parquet, `<task>_{train,dev,test}.*` or
+`<task>/{train,dev,test}-*.parquet`. `struct_in` is the linearised structure; examples over the same one form a group: by
+`table_id` where the records have it, else by the text itself. Beside them reads the raw files of WikiTableQuestions, DART,
+FeTaQA, Spider and TabFact wherever below the folder they lie as `_structured.py` says, and linearises their structures.
 """
 
 from __future__ import annotations
@@ -10,19 +12,59 @@ from pathlib import Path
 
 from taskmill.curation.reader import Columns, SourceFolder, TaskData, TaskEntry
 from taskmill.curation.sources import _files
+from taskmill.curation.sources._records import Format, guess_format, read_records
+from taskmill.curation.sources._structured import RAW_SETS, Kept
+from taskmill.errors import DataError
 
 BENCHMARK = "unifiedskg"
 STYLE, KIND = "keywords", "benchmark"
 OPTIONS: dict[str, str] = {}
+_EXPECTED = "<task>_train.jsonl, <task>_dev.jsonl .., or the raw files of a data set"
 
 
 def discover(source: SourceFolder) -> list[TaskEntry]:
-    """List the tasks: files that share what stands before `_train`, `_dev` or `_test`.
+    """List the tasks: instantiated files by their names, raw data sets by their layout.
 
     Raises:
-        DataError: the folder is missing or holds no JSON lines.
+        DataError: the folder is missing or holds neither, or a task is there in both forms.
     """
-    return _files.entries_by_stem(source, ".jsonl", "<task>_train.jsonl, <task>_dev.jsonl ..")
+    entries = {entry.name: entry for entry in _raw_entries(source)}
+    claimed = {path for entry in entries.values() for path in entry.files}
+    for name, files in _instantiated(source, claimed).items():
+        if name in entries:
+            problem = f"the task {name!r} is here twice, as raw files and as instantiated ones"
+            first = source.relative(entries[name].files[0])
+            raise DataError(problem, file=source.relative(files[0]), expected=f"one of it and {first}")
+        entries[name] = _files.make_entry(name, files)
+    if not entries:
+        what = source.relative(source.path)
+        raise DataError("the folder holds no file of this reader", file=what, expected=_EXPECTED)
+    return [entries[name] for name in sorted(entries)]
+
+
+def _raw_entries(source: SourceFolder) -> list[TaskEntry]:
+    """Return the raw data sets below the folder; a set that lies there more than once is read from the first place."""
+    if source.path.is_file():
+        return []
+    root = _files.need_folder(source, source.path, f"a folder of {_EXPECTED}")
+    found: dict[str, TaskEntry] = {}
+    for folder in [root, *sorted(path for path in root.rglob("*") if path.is_dir())]:
+        for name, raw in RAW_SETS.items():
+            files = raw.find(folder) if name not in found else {}
+            if files:
+                tables = {table for path in files for table in raw.tables(path)}
+                every = [*files, *sorted(tables - files.keys())]
+                found[name] = _files.make_entry(name, every, raw_set=name, splits=list(files.values()))
+    return list(found.values())
+
+
+def _instantiated(source: SourceFolder, claimed: set[Path]) -> dict[str, list[Path]]:
+    found = source.path.rglob("*") if source.path.is_dir() else [source.path]
+    endings = (".jsonl", ".jsonl.gz", ".parquet")
+    tasks: dict[str, list[Path]] = {}
+    for path in sorted(p for p in found if p.name.endswith(endings) and p.is_file() and p not in claimed):
+        tasks.setdefault(_files.task_of_file(path, source), []).append(path)
+    return tasks
 
 
 def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
@@ -32,12 +74,23 @@ def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
         DataError: a file or record is damaged and the recipe says stop.
     """
     data = TaskData({"dataset": entry.name, "metadata": {"shape": "structured"}}, Columns())
+    if "raw_set" in entry.detail:
+        _read_raw(entry, source, data)
+        return data
     for path in entry.files:
-        split = _files.split_of(_files.stem(path))[1]
+        split, form = _files.split_of_file(path), Format(guess_format(path) or "jsonl", wanted=frozenset())
         with _files.reading(data, source, path):
-            for record in _files.read_jsonl(path, source):
+            for record in read_records(form, path, source):
                 _read_record(record, split, path, source, data)
     return data
+
+
+def _read_raw(entry: TaskEntry, source: SourceFolder, data: TaskData) -> None:
+    raw, kept = RAW_SETS[entry.detail["raw_set"]], Kept()
+    data.facts |= {"languages": ["English"], **raw.facts}
+    for path, split in zip(entry.files, entry.detail["splits"], strict=False):
+        with _files.reading(data, source, path):
+            raw.read(path, split, kept, source, data)
 
 
 def _read_record(

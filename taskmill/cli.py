@@ -65,9 +65,10 @@ def stage_options(function: Command) -> Command:
 def _walk(names: tuple[str, ...], options: dict[str, Any], predict_only: bool = False) -> Path:
     """Bring stages up to date, saying what each came to; returns the run's directory."""
     from taskmill import recipe_files
-    from taskmill.engine import default_workers
+    from taskmill.engine import default_workers, leave_pandas_out
     from taskmill.stages import Walk, run_directory, walk
 
+    leave_pandas_out()
     _progress(options["quiet"])
     overrides = tuple(options["overrides"])
     if options["limit"]:

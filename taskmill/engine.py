@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from taskmill.errors import TaskmillError
 
@@ -25,6 +26,31 @@ def default_workers() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:
         return os.cpu_count() or 1
+
+
+def leave_pandas_out() -> None:
+    """Let pyarrow of this process believe that there is no pandas.
+
+    It would load it, which takes as long as a small shard, to ask whether the lists that it is given are pandas' own.
+    """
+    import pyarrow as pa
+
+    if "pandas" in sys.modules:
+        return
+    absent: Any = _Absent()
+    sys.meta_path.insert(0, absent)
+    try:
+        pa.array([0])  # asks, and never again
+    finally:
+        sys.meta_path.remove(absent)
+
+
+class _Absent:
+    """An import hook that knows pandas to be missing."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
@@ -70,6 +96,7 @@ def _interrupts_held() -> Iterator[None]:
 def _follow_parent() -> None:
     """Leave interrupts to the parent, and end with it: a run that was killed must not go on writing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_pandas_out()
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in a worker process"
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

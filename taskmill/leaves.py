@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -45,17 +44,11 @@ def leaves_by_side(fields: Any, output_fields: Sequence[str]) -> tuple[list[str]
         for path, text in text_leaves(fields):
             (outputs if is_output(path, output_fields) else inputs).append(text)
         return inputs, outputs
-    for name, plain in _in_order(tuple(fields)):
+    for name in sorted(fields):
         value = fields[name]
-        if plain and type(value) is str:  # what `is_output` says of such a path, in less time
+        if type(value) is str and "." not in name:  # what `is_output` says of such a path, in less time
             (outputs if name in output_fields else inputs).append(value)
         elif value is not None:
             for path, text in text_leaves(value, name):
                 (outputs if output_fields and is_output(path, output_fields) else inputs).append(text)
     return inputs, outputs
-
-
-@functools.lru_cache(maxsize=4096)
-def _in_order(names: tuple[str, ...]) -> list[tuple[str, bool]]:
-    """Return the names sorted, each with whether it is a path of one step."""
-    return [(name, "." not in name) for name in sorted(names)]

@@ -36,6 +36,17 @@ def test_errors_cross_the_process_boundary_whole(workers: int) -> None:
     assert (caught.value.file, caught.value.record) == ("a.json", 13)
 
 
+def loads_pandas(job: int) -> bool:
+    import pyarrow as pa
+
+    pa.table({"number": [job]})
+    return "pandas" in sys.modules
+
+
+def test_workers_do_not_load_pandas() -> None:
+    assert list(run_jobs(loads_pandas, [1, 2], 2)) == [False, False]
+
+
 def test_killed_worker_is_one_message() -> None:
     with pytest.raises(TaskmillError, match=r"worker process was killed.*--workers 1"):
         list(run_jobs(work, [99, 1], 2))

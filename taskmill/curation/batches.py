@@ -132,10 +132,9 @@ def _look(task: MergedTask, words: _Words, mine: slice, texts: I64, numbers: sli
     by_whole = shared(words.wholes[first:last], whole_texts, holders, num, SKETCH_SIZE)
     with_input = np.flatnonzero(words.has_input[mine])
     inputs = words.inputs[mine][with_input]
-    edges = [
-        equal_edges(words.normalised[mine], text.short_key([])),
-        shared(inputs, np.arange(len(inputs)), Holders.one_each(with_input), num).edges,
-    ]
+    edges = [equal_edges(words.normalised[mine], text.short_key([]))]
+    if len(set(inputs.tolist())) < len(inputs):
+        edges.append(shared(inputs, np.arange(len(inputs)), Holders.one_each(with_input), num).edges)
     if None in task.keys:
         edges.append(by_gram.edges)
     group = group_ids(task.row["task"], task.columns["example"], task.keys, edges)

@@ -17,6 +17,8 @@ from taskmill.curation.reader import Columns, Encoded
 from taskmill.digests import canonical_json
 from taskmill.errors import DataError
 
+_BEFORE_FIELDS, _BEHIND_FIELDS = b'{"fields":', b',"options":'
+
 
 @dataclass(frozen=True)
 class Drop:
@@ -81,11 +83,15 @@ def encode_record(fields: dict[str, Any], options: list[str] | None, references:
     Raises:
         TypeError, ValueError, RecursionError: it holds what canonical JSON in UTF-8 cannot.
     """
-    encoded = canonical_json(fields)
-    beside = canonical_json({"options": options, "references": references})
-    content = b'{"fields":%b,%b' % (encoded, beside[1:])
+    whole = {"fields": fields, "options": options, "references": references}
+    content = canonical_json(whole)
     if not content.isascii():
         content.decode()
+    end = content.find(_BEHIND_FIELDS)
+    if content.find(_BEHIND_FIELDS, end + 1) < 0:
+        encoded = content[len(_BEFORE_FIELDS) : end]
+    else:  # fields that have such a key themselves
+        encoded = canonical_json(fields)
     return Encoded(encoded, hashlib.sha256(content).digest(), options)
 
 

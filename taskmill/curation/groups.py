@@ -120,7 +120,10 @@ def _over(run: I64, text: I64, holders: Holders, num_examples: int, most: float)
     starts = np.flatnonzero(np.concatenate([[True], run[1:] != run[:-1]]))
     sizes = np.diff(starts, append=len(run))
     counts = np.diff(holders.starts)[text]
-    likely = np.repeat(np.add.reduceat(counts, starts) > most, sizes)  # an example may hold two of the texts
+    over = np.add.reduceat(counts, starts) > most  # an example may hold two of the texts
+    if not over.any():
+        return run[:0]
+    likely = np.repeat(over, sizes)
     run, text, counts = run[likely], text[likely], counts[likely]
     ends = np.cumsum(counts)
     places = np.arange(counts.sum()) + np.repeat(holders.starts[text] - (ends - counts), counts)

@@ -172,3 +172,20 @@ def test_any_record_gives_a_value_or_unusable(record: dict[str, Any], raw: Any, 
 def test_paths_name_what_the_record_has() -> None:
     with pytest.raises(Unusable, match="the record has passage, query - did you mean 'passage'"):
         find_path({"passage": 1, "query": 2}, "pasage.text")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("asked.question", "'asked' has answers, q"),
+        ("asked.answers.txt", "'asked.answers' is a list of 2 .*takes all"),
+        ("asked.answers.*.txt", r"'asked\.answers\.\*' has text - did you mean 'text'"),
+        ("asked.answers.4", "'asked.answers' is a list of 2"),
+        ("asked.q.text", "'asked.q' is 'why'"),
+        ("*.q", "the record has asked"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_how_far_it_leads(path: str, message: str) -> None:
+    record = {"asked": {"q": "why", "answers": [{"text": "a", "txt": 1}, {"text": "b"}]}}
+    with pytest.raises(Unusable, match=f"there is no .*; {message}"):
+        find_path(record, path)

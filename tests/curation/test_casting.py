@@ -87,10 +87,10 @@ def test_any_cast_is_parsed_or_refused(raw: Any, key: str) -> None:
             "split.map: unknown split 'trian' - did you mean 'train'",
         ),
         ({"layouts": {"hub": 3}}, "layouts: found"),
-        ({"layouts": {"hub": {"feilds": {}}}}, r"layouts\.hub\.unknown key 'feilds' - did you mean 'fields'"),
+        ({"layouts": {"hub": {"feilds": {}}}}, r"layouts\.hub: unknown key 'feilds' - did you mean 'fields'"),
         (
             {"layouts": {"old": {"fields": {"other": "x"}}}},
-            r"layouts\.old\.fields: other stand in one layout alone",
+            r"layouts\.old: fields: other stand in one layout alone",
         ),
         (
             {"layouts": {"hub": {"splits": {"trian": "x"}}}},
@@ -257,6 +257,13 @@ def test_explode_along_lists_that_go_together(tmp_path: Path) -> None:
     assert [fields["text"] for fields in data.columns.fields] == ["A?", "B?"]
     assert data.columns.references == [["x"], ["y"]]
     assert [(damage.reason, damage.record) for damage in data.aside] == [("wrong_type", 1)]
+
+
+def test_a_record_without_an_element_is_left_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"qs": [{"q": "A?"}]}\n{"qs": []}\n')
+    data = read(tmp_path, {"explode": {"asked": "qs"}, "fields": {"text": "asked.q"}}, on_error="stop")
+    assert [fields["text"] for fields in data.columns.fields] == ["A?"]
+    assert [(aside.reason, aside.record) for aside in data.aside] == [("empty_list", 1)]
 
 
 def test_layouts_take_over_what_they_do_not_change() -> None:

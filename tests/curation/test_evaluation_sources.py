@@ -385,9 +385,9 @@ def test_mutated_evaluation_sets_are_kept_or_aside(tmp_path: Path) -> None:
 
 
 def questions(passage: Any) -> int:
-    """Return how many examples a passage makes: one a question, or one where it has no list of them."""
+    """Return how many examples a passage makes: one a question, or one where it has none or no list of them."""
     pairs = passage.get("qa_pairs") if isinstance(passage, dict) else None
-    return len(pairs) if isinstance(pairs, list) else 1
+    return len(pairs) or 1 if isinstance(pairs, list) else 1
 
 
 def test_mutated_files_of_evaluation_sets_raise_only_our_errors(tmp_path: Path) -> None:

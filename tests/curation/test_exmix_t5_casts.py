@@ -118,3 +118,13 @@ def test_translations_of_the_hub(tmp_path: Path) -> None:
     data = read_all("t5", folder(tmp_path, "up"))["wmt14_en_fr"]
     assert data.columns.fields == [{"text": "A gull."}] and data.columns.references == [["Une mouette."]]
     json.dumps(data.facts)
+
+
+def test_a_folder_called_like_a_cast_is_read_or_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = "IN: jump OUT: JUMP\n"
+    write(tmp_path, {"boolq/other.jsonl": row, "sst/train.txt": row, "scan/tasks_train_simple.txt": row})
+    assert set(read_all("t5", folder(tmp_path))) == {"scan"}
+    assert "boolq is not read: no file that the cast 'boolq' reads; there is other.jsonl" in caplog.text
+    assert "sst is not read: the cast has no `shape`" in caplog.text

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from taskmill import text
 from taskmill.curation.batches import finish_tasks
+from taskmill.curation.contents import encode_record
 from taskmill.curation.merging import Limits, TaskPlan, leave_task, license_of, merge_task
 from taskmill.curation.reader import Aside, Columns, SourceFolder, TaskData, TaskEntry
 from taskmill.errors import DataError
@@ -61,6 +62,35 @@ def merge(task: TaskData, limits: Limits = ALL, on_error: str = "stop", **row: A
 
 
 # ------------------------------------------------------------------------------------- ids and contents
+
+TEXTS = st.text(st.sampled_from('a,"\\:{é'), max_size=4) | st.just(',"options":')
+FIELDS = st.dictionaries(
+    st.sampled_from(["text", "options", "references", "b"]),
+    st.recursive(
+        TEXTS | st.integers(),
+        lambda inner: st.dictionaries(st.sampled_from(["options", "x"]), inner, max_size=2),
+        max_leaves=4,
+    ),
+    max_size=3,
+)
+
+
+@given(FIELDS, st.none() | st.lists(TEXTS, max_size=2), st.lists(TEXTS, max_size=2))
+def test_what_a_record_says_and_hashes_to_is_its_canonical_json(
+    fields: dict[str, Any], options: list[str] | None, references: list[str]
+) -> None:
+    encoded = encode_record(fields, options, references)
+    whole = {"references": references, "fields": fields, "options": options}
+    assert encoded.fields == canonical_json(fields) and encoded.options is options
+    assert encoded.content == hashlib.sha256(canonical_json(whole)).digest()
+
+
+def test_options_that_change_after_a_record_was_encoded_count() -> None:
+    encoded = [encode_record({"text": "a"}, options, ["yes"]) for options in (None, ["x"])]
+    task = TaskData({}, Columns())
+    add(task.columns, "a", encoded=encoded[0])
+    task.columns.options = [["x"]]
+    assert merge(task).examples["content"].to_pylist() == [encoded[1].content]
 
 
 def test_an_example_is_the_documented_row() -> None:

@@ -165,6 +165,8 @@ def read_data(
             except Unusable as error:
                 _damage(data, source, path, record, error)
                 continue
+            if not scopes:
+                _files.leave(data, source, path, record, "empty_list", "no element to make an example of")
             for scope in scopes:
                 try:
                     example = cast_record(cast, scope, keywords=keywords)

@@ -321,7 +321,7 @@ def damage(
     Raises:
         DataError: the recipe says stop.
     """
-    name, raw, problem = source.relative(path), raw_text(record), storable(problem)
+    name, raw, problem = _name(source, path), raw_text(record), storable(problem)
     where.setdefault("value", raw)
     error = DataError(problem, file=name, record=record.number, **where)
     detail = (
@@ -332,7 +332,7 @@ def damage(
 
 def leave(data: TaskData, source: SourceFolder, path: Path, record: Record, reason: str, detail: str) -> None:
     """Keep aside a sound record that a rule of its format leaves out; never stops. `reason` is short and countable."""
-    name = source.relative(path)
+    name = _name(source, path)
     data.aside.append(Aside(name, record.number, reason, storable(detail), raw_text(record)))
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from taskmill.curation.reader import SourceFolder
@@ -70,15 +71,11 @@ def unescape(text: str) -> str:
 
 def table_path(root: Path, name: str) -> Path | None:
     """Return the table of a name below a folder, plain or compressed, or None; never one outside it."""
-    pure = PurePosixPath(name)
-    if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
+    if not name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
         return None
-    for path in (root / name, root / f"{name}.gz"):
-        try:
-            if path.is_file():
-                return path
-        except OSError:
-            return None
+    for path in (f"{root}/{name}", f"{root}/{name}.gz"):
+        if os.path.isfile(path):
+            return Path(path)
     return None
 
 

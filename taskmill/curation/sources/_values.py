@@ -119,9 +119,9 @@ def find_path(scope: Mapping[str, Any], path: str) -> Any:
 
 def _what_is_there(scope: Mapping[str, Any], path: str) -> str:
     """Say how far a path leads, and what the record has there."""
-    steps = path.split(".")
+    steps = _steps(path)
     place, inside = 0, cast(Any, scope)
-    while (deeper := _find(inside, steps[place : place + 1])) is not MISSING and steps[place] != "*":
+    while (deeper := _step(inside, steps[place:])) is not MISSING:
         place, inside = place + 1, deeper
     where = repr(".".join(steps[:place])) if place else "the record"
     if isinstance(inside, Mapping):
@@ -139,6 +139,13 @@ def _look_up(scope: Mapping[str, Any], path: str) -> Any:
 @functools.lru_cache(maxsize=4096)
 def _steps(path: str) -> tuple[str, ...]:
     return tuple(path.split("."))
+
+
+def _step(value: Any, steps: tuple[str, ...]) -> Any:
+    """Return where the first step leads: of a list, to the first element where the others do not lead on."""
+    if steps[0] != "*" or not isinstance(value, list):
+        return _find(value, steps[:1])
+    return next((item for item in value if _find(item, steps[1:]) is MISSING), MISSING)
 
 
 def _find(value: Any, steps: tuple[str, ...]) -> Any:

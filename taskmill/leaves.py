@@ -9,8 +9,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+_ONLY_TEXT = {str}
 
 
 def text_leaves(value: object, path: str = "") -> list[tuple[str, str]]:
@@ -52,3 +54,30 @@ def leaves_by_side(fields: Any, output_fields: Sequence[str]) -> tuple[list[str]
             for path, text in text_leaves(value, name):
                 (outputs if output_fields and is_output(path, output_fields) else inputs).append(text)
     return inputs, outputs
+
+
+def sides_reader(output_fields: Sequence[str]) -> Callable[[Any], tuple[list[str], list[str]]]:
+    """Return a function that does what `leaves_by_side` does, in less time for many examples with the same fields."""
+    known: dict[tuple[str, ...], tuple[list[str], list[str]] | None] = {}
+
+    def read(fields: Any) -> tuple[list[str], list[str]]:
+        if type(fields) is dict and set(map(type, fields.values())) == _ONLY_TEXT:
+            names = tuple(fields)
+            if names not in known:
+                known[names] = _names_by_side(names, output_fields)
+            sides = known[names]
+            if sides is not None:
+                return [fields[name] for name in sides[0]], [fields[name] for name in sides[1]]
+        return leaves_by_side(fields, output_fields)
+
+    return read
+
+
+def _names_by_side(
+    names: tuple[str, ...], output_fields: Sequence[str]
+) -> tuple[list[str], list[str]] | None:
+    """Return the names of the input and of the output, sorted; None where one looks like a path."""
+    if any("." in name for name in names):
+        return None
+    inputs = [name for name in sorted(names) if name not in output_fields]
+    return inputs, [name for name in sorted(names) if name in output_fields]

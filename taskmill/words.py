@@ -39,7 +39,7 @@ _UNSPACED = (  # blocks of the scripts written without spaces
 _BOUND = re.compile(f"[{_UNSPACED}\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]")  # also those that compose: Jamo
 _ASCII = bytes(range(128))
 _FEW = 96  # bytes of characters beyond ASCII that are looked at once, in whatever texts they stand
-_letters: set[str] = set()  # characters beyond ASCII that `_kind` has called letters
+_letters: set[str] = set()  # characters beyond ASCII that stay what they are, as far as was looked
 
 
 @functools.cache
@@ -73,41 +73,44 @@ def _folded(text: str) -> str:
 
 def cut_beyond_ascii(text: str) -> str:
     """Return a text with the same words as ever, all of whose characters beyond ASCII are parts of words."""
-    for fold in (False, True):
-        text = _folded(text) if fold else text
-        beyond = text.encode("utf-8", "surrogatepass").translate(None, _ASCII)
-        separators = (_separators_of_few if len(beyond) <= _FEW else _separators)(beyond)
-        if separators is not None:
-            for character in separators:
-                text = text.replace(character, " ")
-            return text
-    return " ".join(_word_pattern().findall(text))
+    beyond = text.encode("utf-8", "surrogatepass").translate(None, _ASCII)
+    changes = (_changes_of_few if len(beyond) <= _FEW else _changes)(beyond)
+    if changes is None:
+        return " ".join(_word_pattern().findall(_folded(text)))
+    for character, change in changes:
+        text = text.replace(character, change)
+    return text
 
 
-def _separators(beyond: bytes) -> list[str] | None:
-    """Return which of these characters separate, or None where one is neither a separator nor a letter."""
-    found = set(beyond.decode("utf-8", "surrogatepass"))
-    found -= _letters
-    kinds = {character: _kind(character) for character in found}
-    _letters.update(character for character, kind in kinds.items() if kind == "letter")
-    if "other" in kinds.values():
-        return None
-    return [character for character, kind in kinds.items() if kind == "separator"]
+def _changes(beyond: bytes) -> list[tuple[str, str]] | None:
+    """Return what to put for which of these characters, or None where that depends on the ones beside them."""
+    changes = list[tuple[str, str]]()
+    for character in set(beyond.decode("utf-8", "surrogatepass")).difference(_letters):
+        change = _change(character)
+        if change is None:
+            return None
+        if change == character:
+            _letters.add(character)
+        else:
+            changes.append((character, change))
+    return changes
 
 
-_separators_of_few = functools.lru_cache(maxsize=1 << 14)(_separators)
+_changes_of_few = functools.lru_cache(maxsize=1 << 14)(_changes)
 
 
 @functools.cache
-def _kind(character: str) -> str:
-    """Say whether a character separates wherever it stands, is a letter or digit that nothing changes, or is some other."""
+def _change(character: str) -> str | None:
+    """Return what a character becomes wherever it stands: itself, other letters, a space or nothing; else None.
+
+    Only marks and Jamo compose with what stands before them, and only a letter of an unspaced script ends a word.
+    """
     folded = _folded(character)
-    marked = any(unicodedata.category(part)[0] == "M" for part in character + folded)
-    if folded and not marked and not any(map(str.isalnum, folded)):
-        return "separator"
-    if folded != character or marked or not character.isalnum() or _BOUND.match(character):
-        return "other"
-    return "letter"
+    if folded and any(unicodedata.category(part)[0] == "M" for part in character + folded):
+        return None
+    if any(part.isalnum() and _BOUND.match(part) for part in character + folded):
+        return None
+    return "".join(part if part.isalnum() else " " for part in folded)
 
 
 def normalise(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from taskmill.text import (
     word_hashes,
     words,
 )
+from taskmill.words import cut_beyond_ascii
 
 MASK = (1 << 64) - 1
 ROOT = Path(__file__).parents[1]
@@ -389,6 +391,30 @@ def test_texts_with_any_mixture_of_characters_hash_like_their_words(character: s
         assert hashes[start:end].tolist() == [slow_hash(word) for word in words(text)]
 
 
+LARGE_BLOCKS = (
+    (0x3400, 0xA000),
+    (0xAC00, 0xD7A4),
+    (0x17000, 0x18D00),
+    (0x20000, 0x32000),
+)  # of one kind of letter
+MANY_CHARACTERS = [
+    chr(code)
+    for code in [*range(0x80, 0x32000), *range(0xE0000, 0xE01F0)]
+    if not any(low <= code < high for low, high in LARGE_BLOCKS) or code % 97 == 0
+    if unicodedata.category(chr(code)) not in ("Cn", "Co")
+]
+
+
+@pytest.mark.parametrize(
+    "around", ["A%sb", "a %s 7", "é%sÉ\u2019", "\u2019%s\u2026%s", "e%s\u0301", "ᄒ%sᅡ", "か%sx", "½%s\u00ad2"]
+)
+def test_a_cut_text_has_the_same_words_for_any_character(around: str) -> None:
+    for character in MANY_CHARACTERS:
+        text = around.replace("%s", character)
+        cut = re.sub("[A-Z]+", lambda found: found[0].lower(), cut_beyond_ascii(text))
+        assert re.findall(r"[a-z0-9\x80-\U0010ffff]+", cut) == words(text), ascii(text)
+
+
 def test_leaves_by_side() -> None:
     fields = {"b": "x", "a": {"text": "y", "n": 2}, "label": 1, "z.w": "v", "none": None, "ok": True}
     assert leaves.leaves_by_side(fields, ()) == (["2", "y", "x", "1", "v"], [])
@@ -397,6 +423,24 @@ def test_leaves_by_side() -> None:
     turns = {"turns": [{"user": "u"}, {"assistant": "a"}]}
     assert leaves.leaves_by_side(turns, ("turns.assistant",)) == (["u"], ["a"])
     assert leaves.leaves_by_side(["p", "q"], ("1",)) == (["p"], ["q"])
+
+
+TEXT_FIELDS = st.dictionaries(
+    st.sampled_from(["a", "b", "c", "a.b", "1", "a.1"]),
+    st.sampled_from(["x", "y", ""]) | st.sampled_from([None, 2, True, {"b": "z"}, ["p", "q"]]),
+)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(TEXT_FIELDS, max_size=6), st.lists(st.sampled_from(["a", "b", "a.b", "1", "a.1"]), max_size=2)
+)
+def test_a_reader_of_sides_does_what_leaves_by_side_does(
+    examples: list[dict[str, object]], output_fields: list[str]
+) -> None:
+    read = leaves.sides_reader(output_fields)
+    for fields in [*examples, ["p", "q"], "bare"]:
+        assert read(fields) == leaves.leaves_by_side(fields, output_fields)
 
 
 def test_text_leaves() -> None:

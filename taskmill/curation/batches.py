@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from taskmill import text
-from taskmill.curation.groups import I64, U64, Holders, Shared, equal_edges, group_ids, shared
+from taskmill.curation.groups import I64, U64, Holders, equal_edges, group_ids, shared
 from taskmill.curation.merging import MergedTask
 from taskmill.curation.sketches import SKETCH_SIZE, WHOLE_WORDS, merge_smallest
 from taskmill.records import SCHEMAS
@@ -57,27 +58,24 @@ def finish_tasks(tasks: Sequence[MergedTask]) -> Finished:
     Both count every example that is kept, demonstrations among them.
     """
     words = _hash(tasks)
+    group, sketches = _look(tasks, words)
     columns: dict[str, list[Any]] = {field.name: [] for field in EXAMPLES}
-    groups = [np.empty(0, np.uint64)]
-    sketches, first, first_leaf, first_text = [], 0, 0, 0
+    first = 0
     for task in tasks:
-        last, last_leaf = first + len(task.keys), first_leaf + len(task.texts.leaves)
-        texts = words.texts[first_leaf:last_leaf]
-        last_text = int(texts.max(initial=first_text - 1)) + 1
-        group, smallest = _look(task, words, slice(first, last), texts, slice(first_text, last_text))
-        _, sizes = np.unique(group, return_counts=True)
+        last = first + len(task.keys)
+        _, sizes = np.unique(group[first:last], return_counts=True)
         task.row.update(num_groups=len(sizes), largest_group=int(sizes.max(initial=0)))
-        sketches.append(
-            {"task": task.row["task"], "dataset": task.row["dataset"], "hashes": smallest.tolist()}
-        )
-        groups.append(group)
         for name, column in task.columns.items():
             columns[name] += column
         columns["task"] += [task.row["task"]] * (last - first)
-        first, first_leaf, first_text = last, last_leaf, last_text
-    values: dict[str, Any] = {**columns, "group": np.concatenate(groups), "normalised": words.normalised}
+        first = last
+    values: dict[str, Any] = {**columns, "group": group, "normalised": words.normalised}
     table = pa.table({f.name: pa.array(values[f.name], f.type) for f in EXAMPLES}, schema=EXAMPLES)
-    return Finished(table, sketches)
+    rows = [
+        {"task": task.row["task"], "dataset": task.row["dataset"], "hashes": hashes.tolist()}
+        for task, hashes in zip(tasks, sketches)
+    ]
+    return Finished(table, rows)
 
 
 def _hash(tasks: Sequence[MergedTask]) -> _Words:
@@ -114,32 +112,32 @@ def _hash(tasks: Sequence[MergedTask]) -> _Words:
     )
 
 
-def _look(task: MergedTask, words: _Words, mine: slice, texts: I64, numbers: slice) -> tuple[U64, U64]:
-    """Return the groups of a task's examples, and its sketch.
-
-    Args:
-        task: with rows `mine` of the batch's examples and texts `numbers`.
-        words: of the batch.
-        texts: number of each text of the examples, end to end.
-    """
-    num = len(task.keys)
-    owners = np.repeat(np.arange(num), words.counts[mine])
-    holders = Holders.of(texts - numbers.start, owners, numbers.stop - numbers.start, num)
-    starts = words.gram_starts[numbers.start : numbers.stop + 1]
-    by_gram = _shared_by_text(words.grams[starts[0] : starts[-1]], np.diff(starts), holders, num)
-    first, last = np.searchsorted(words.whole_texts, (numbers.start, numbers.stop))
-    whole_texts = words.whole_texts[first:last] - numbers.start
-    by_whole = shared(words.wholes[first:last], whole_texts, holders, num, SKETCH_SIZE)
-    with_input = np.flatnonzero(words.has_input[mine])
-    inputs = words.inputs[mine][with_input]
-    edges = [equal_edges(words.normalised[mine], text.short_key([]))]
-    if len(set(inputs.tolist())) < len(inputs):
-        edges.append(shared(inputs, np.arange(len(inputs)), Holders.one_each(with_input), num).edges)
-    if None in task.keys:
-        edges.append(by_gram.edges)
-    group = group_ids(task.row["task"], task.columns["example"], task.keys, edges)
-    return group, merge_smallest(by_gram.smallest, by_whole.smallest)
-
-
-def _shared_by_text(grams: U64, sizes: I64, holders: Holders, num_examples: int) -> Shared:
-    return shared(grams, np.repeat(np.arange(len(sizes)), sizes), holders, num_examples, SKETCH_SIZE)
+def _look(tasks: Sequence[MergedTask], words: _Words) -> tuple[U64, list[U64]]:
+    """Return the groups of all examples of a batch, task after task, and the sketch of each task."""
+    sizes = [len(task.keys) for task in tasks]
+    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+    num, num_texts = int(bounds[-1]), len(words.gram_starts) - 1
+    holders = Holders.of(words.texts, np.repeat(np.arange(num), words.counts), num_texts, num)
+    owner = np.repeat(np.arange(num_texts), np.diff(words.gram_starts))
+    by_gram = shared(words.grams, owner, holders, bounds, SKETCH_SIZE)
+    by_whole = shared(words.wholes, words.whole_texts, holders, bounds, SKETCH_SIZE)
+    with_input = np.flatnonzero(words.has_input)
+    inputs, alone = words.inputs[with_input], Holders.one_each(with_input)
+    by_input = shared(inputs, np.arange(len(inputs)), alone, bounds)
+    left, right = by_gram.edges
+    unkeyed = np.array([None in task.keys for task in tasks], bool)  # in other tasks upstream's keys decide
+    counts = np.repeat(unkeyed, np.diff(bounds))[left]
+    ends = bounds.tolist()
+    normalised = [words.normalised[first:last] for first, last in pairwise(ends)]
+    edges = [
+        equal_edges(normalised, text.short_key([]), sizes),
+        by_input.edges,
+        (left[counts], right[counts]),
+    ]
+    group = group_ids(
+        [task.row["task"] for task in tasks],
+        [task.columns["example"] for task in tasks],
+        [task.keys for task in tasks],
+        edges,
+    )
+    return group, list(map(merge_smallest, by_gram.smallest, by_whole.smallest))

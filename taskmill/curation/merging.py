@@ -19,7 +19,7 @@ from taskmill.curation.reader import Columns, SourceFolder, TaskData, TaskEntry
 from taskmill.curation.taxonomy import canonical
 from taskmill.digests import canonical_json, digest
 from taskmill.errors import DataError
-from taskmill.leaves import leaves_by_side
+from taskmill.leaves import sides_reader
 from taskmill.records import SCHEMAS
 from taskmill.seeding import smallest
 
@@ -238,17 +238,25 @@ def _columns(records: Records, places: list[int]) -> dict[str, list[Any]]:
 def _texts(columns: Columns, places: list[int], output_fields: list[str]) -> Texts:
     """Collect the texts of the examples at these places; what annotates a demonstration counts as output."""
     found, noted = Texts(), [*output_fields, *NOTES]
+    plain, shown = sides_reader(output_fields), sides_reader(noted)
+    splits, fields = columns.upstream_split, columns.fields
+    leaves, num_inputs, num_options, num_outputs = (
+        found.leaves,
+        found.num_inputs,
+        found.num_options,
+        found.num_outputs,
+    )
     for i in places:
-        shown = columns.upstream_split[i] == "demonstration"
-        inputs, outputs = leaves_by_side(columns.fields[i], noted if shown else output_fields)
-        options, references = columns.options[i] or (), columns.references[i]
-        found.leaves += inputs
-        found.leaves += sorted(options)
-        found.leaves += references
-        found.leaves += outputs
-        found.num_inputs.append(len(inputs))
-        found.num_options.append(len(options))
-        found.num_outputs.append(len(references) + len(outputs))
+        inputs, outputs = (shown if splits[i] == "demonstration" else plain)(fields[i])
+        leaves += inputs
+        if options := columns.options[i]:
+            leaves += sorted(options)
+        references = columns.references[i]
+        leaves += references
+        leaves += outputs
+        num_inputs.append(len(inputs))
+        num_options.append(len(options or ()))
+        num_outputs.append(len(references) + len(outputs))
     return found
 
 

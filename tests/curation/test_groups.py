@@ -15,7 +15,7 @@ from taskmill import text
 from taskmill.curation import groups
 from taskmill.curation.batches import finish_tasks
 from taskmill.curation.groups import Holders, Shared, components, equal_edges, group_ids, shared
-from taskmill.curation.merging import Limits, TaskPlan, merge_task
+from taskmill.curation.merging import Limits, MergedTask, TaskPlan, merge_task
 from taskmill.curation.reader import Columns, SourceFolder, TaskData, TaskEntry
 
 N = 3
@@ -31,10 +31,11 @@ def group(
 ) -> list[int]:
     ids = [f"{task}#{i:04d}" for i in range(len(leaves))]
     keys = keys or [None] * len(leaves)
-    edges = [equal_edges([text.short_key(texts) for texts in leaves], text.short_key([]))]
+    whole = [text.short_key(texts) for texts in leaves]
+    edges = [equal_edges([whole], text.short_key([]), [len(leaves)])]
     if None in keys:
         edges.append(shared_grams(leaves, n).edges)
-    return group_ids(task, ids, keys, edges).tolist()
+    return group_ids([task], [ids], [keys], edges).tolist()
 
 
 def shared_grams(leaves: list[list[str]], n: int = N, keep: int = 0) -> Shared:
@@ -46,7 +47,7 @@ def shared_grams(leaves: list[list[str]], n: int = N, keep: int = 0) -> Shared:
     holders = Holders.of(
         np.array([numbers[leaf] for leaf in flat], np.int64), examples, len(numbers), len(leaves)
     )
-    return shared(grams, owner, holders, len(leaves), keep)
+    return shared(grams, owner, holders, np.array([0, len(leaves)]), keep)
 
 
 def plain_sides(leaves: list[list[str]], keys: list[str | None]) -> list[int]:
@@ -105,10 +106,10 @@ def test_components_name_the_smallest_node(num: int, pairs: list[tuple[int, int]
 def test_a_part_by_part_scan_gives_the_same_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves = [[f"w{i} w{i + 1} w{i + 2} w{i + 3}"] for i in range(0, 60, 2)] + [["x y z"], ["z x y"]]
     whole = group(leaves)
-    smallest = shared_grams(leaves, keep=9).smallest.tolist()
+    smallest = shared_grams(leaves, keep=9).smallest[0].tolist()
     monkeypatch.setattr(groups, "_HASHES_AT_ONCE", 4)
     assert group(leaves) == whole
-    assert shared_grams(leaves, keep=9).smallest.tolist() == smallest
+    assert shared_grams(leaves, keep=9).smallest[0].tolist() == smallest
 
 
 def test_boilerplate_joins_only_in_small_tasks() -> None:
@@ -169,14 +170,16 @@ def test_the_smallest_hashes_leave_boilerplate_out(
         for gram in text.gram_hashes(hashes, offsets, N)[0].tolist():
             owners.setdefault(gram, set()).add(i)
     kept = [g for g, mine in owners.items() if len(leaves) < 20 or len(mine) <= len(leaves) / 2]
-    assert shared_grams(leaves, keep=keep).smallest.tolist() == sorted(kept)[:keep]
+    assert shared_grams(leaves, keep=keep).smallest[0].tolist() == sorted(kept)[:keep]
 
 
 # ----------------------------------------------------------------------------------------- equal inputs
 
 
-def merged_groups(rows: list[dict[str, Any]], output_fields: tuple[str, ...] = ()) -> list[int]:
-    """Return the groups of rows {fields, options?, references?, split?} of one task, in their order."""
+def merged_task(
+    rows: list[dict[str, Any]], name: str = "b/t", output_fields: tuple[str, ...] = ()
+) -> MergedTask:
+    """Merge rows {fields, options?, references?, split?, group?} of one task."""
     columns = Columns()
     for number, row in enumerate(rows):
         columns.append(
@@ -184,15 +187,21 @@ def merged_groups(rows: list[dict[str, Any]], output_fields: tuple[str, ...] = (
             row.get("references", [f"answer {number}"]),
             options=row.get("options"),
             upstream_split=row.get("split"),
+            group=row.get("group"),
             upstream_id=f"{number:03d}",
             file="f",
             record=number,
         )
     source = SourceFolder(Path("/d"), Path("/d"), {}, "stop")
     facts = {"output_fields": list(output_fields)}
-    plan = TaskPlan("b/t", "b", "t", "reader", source, TaskEntry("t", (), 0), facts, "r")
+    plan = TaskPlan(name, "b", "t", "reader", source, TaskEntry("t", (), 0), facts, "r")
     defaults = {"style": "instance", "kind": "benchmark"}
-    task = merge_task(plan, TaskData({}, columns), defaults, {}, Limits(0, 1000, None))
+    return merge_task(plan, TaskData({}, columns), defaults, {}, Limits(0, 1000, None))
+
+
+def merged_groups(rows: list[dict[str, Any]], output_fields: tuple[str, ...] = ()) -> list[int]:
+    """Return the groups of rows of one task, in their order."""
+    task = merged_task(rows, output_fields=output_fields)
     found: list[int] = finish_tasks([task]).examples["group"].to_pylist()
     return found
 
@@ -246,6 +255,26 @@ def test_a_demonstrations_notes_are_no_input() -> None:
 
 def test_upstream_keys_do_not_part_equal_inputs() -> None:
     assert len(set(group([["x y"], ["x y"]], ["p", "q"]))) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(EXAMPLES, max_size=4))
+def test_tasks_looked_at_together_have_the_groups_they_have_alone(
+    tasks: list[list[tuple[list[str], str | None]]],
+) -> None:
+    merged = [
+        merged_task([{"fields": {"q": e[0]}, "group": e[1]} for e in task], f"b/t{number}")
+        for number, task in enumerate(tasks)
+    ]
+    alone = [finish_tasks([task]) for task in merged]
+    together = finish_tasks(merged)
+    assert together.examples.to_pylist() == [row for one in alone for row in one.examples.to_pylist()]
+    assert together.sketches == [row for one in alone for row in one.sketches]
+    for task in merged:
+        _, sizes = np.unique(finish_tasks([task]).examples["group"].to_numpy(), return_counts=True)
+        finish_tasks(merged)
+        assert task.row["num_groups"] == len(sizes)
+        assert task.row["largest_group"] == sizes.max(initial=0)
 
 
 def test_the_example_of_the_module_holds() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,22 @@ def canonical_json(value: Any) -> bytes:
             pass
     _require_text_keys(value)
     return _encode(value).encode("utf-8", "surrogatepass")
+
+
+def flat_json(value: Any) -> bytes | None:
+    """Return the canonical JSON of a value that holds no number but whole ones; None where orjson is absent or cannot."""
+    if orjson is None:
+        return None
+    try:
+        text: bytes = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return None
+    return text
+
+
+def is_flat(values: Iterable[Any]) -> bool:
+    """Say whether values are texts, whole numbers, truth values and nulls."""
+    return _PLAIN.issuperset(map(type, values))
 
 
 def _is_plain(value: Any) -> bool:

@@ -11,13 +11,16 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 from taskmill.curation.reader import Columns, Encoded
-from taskmill.digests import canonical_json
+from taskmill.digests import canonical_json, flat_json, is_flat
 from taskmill.errors import DataError
 
 _BEFORE_FIELDS, _BEHIND_FIELDS = b'{"fields":', b',"options":'
+_START_OF_FIELDS = len(_BEFORE_FIELDS)
+_TEXT = frozenset({str})
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ def encode(task: str, columns: Columns, *, stops: bool) -> Records:
     """
     records = Records(task, columns, stops)
     names_hold = _holds(columns.upstream_id, columns.group, columns.quality)
+    made = [encoded for encoded in columns.encoded if encoded is not None]
+    if names_hold and len(made) == len(columns) and all(map(is_, (e.options for e in made), columns.options)):
+        records.fields = [encoded.fields for encoded in made]
+        records.contents = [encoded.content for encoded in made]
+        _name(records)
+        return records
     whole = zip(columns.fields, columns.options, columns.references, columns.encoded)
     for i, (fields, options, references, encoded) in enumerate(whole):
         try:
@@ -77,19 +86,37 @@ def encode(task: str, columns: Columns, *, stops: bool) -> Records:
     return records
 
 
+def encode_flat(fields: dict[str, Any], options: list[str] | None, references: list[str]) -> Encoded | None:
+    """Return what `encode_record` does of an example without lists and objects in its fields; None asks for that."""
+    if not (
+        is_flat(fields.values())
+        and _TEXT.issuperset(map(type, references))
+        and (options is None or _TEXT.issuperset(map(type, options)))
+    ):
+        return None
+    content = flat_json({"fields": fields, "options": options, "references": references})
+    if content is None:
+        return None
+    end = content.rfind(_BEHIND_FIELDS)  # no text can hold it, for JSON escapes quotation marks
+    return Encoded(content[_START_OF_FIELDS:end], hashlib.sha256(content).digest(), options)
+
+
 def encode_record(fields: dict[str, Any], options: list[str] | None, references: list[str]) -> Encoded:
     """Return the canonical JSON of an example's fields, and its content hash.
 
     Raises:
         TypeError, ValueError, RecursionError: it holds what canonical JSON in UTF-8 cannot.
     """
+    flat = encode_flat(fields, options, references)
+    if flat is not None:
+        return flat
     whole = {"fields": fields, "options": options, "references": references}
     content = canonical_json(whole)
     if not content.isascii():
         content.decode()
     end = content.find(_BEHIND_FIELDS)
     if content.find(_BEHIND_FIELDS, end + 1) < 0:
-        encoded = content[len(_BEFORE_FIELDS) : end]
+        encoded = content[_START_OF_FIELDS:end]
     else:  # fields that have such a key themselves
         encoded = canonical_json(fields)
     return Encoded(encoded, hashlib.sha256(content).digest(), options)
@@ -99,8 +126,8 @@ def _holds(*columns: list[str | None]) -> bool:
     """Say whether UTF-8 holds every text of these columns."""
     try:
         for column in columns:
-            "".join([text for text in column if text]).encode()
-    except (TypeError, ValueError):
+            "".join({text for text in column if text and not text.isascii()}).encode()
+    except (AttributeError, TypeError, ValueError):
         return False
     return True
 
@@ -108,6 +135,12 @@ def _holds(*columns: list[str | None]) -> bool:
 def _name(records: Records) -> None:
     """Give each record the id `task#upstream id`, else `task#content hash`; equal ones are numbered from 2."""
     columns, prefix = records.columns, f"{records.task}#"
+    if not records.dropped:
+        named = zip(columns.upstream_id, records.contents)
+        bases = [upstream_id or content[:8].hex() for upstream_id, content in named]
+        if len(set(bases)) == len(bases):
+            records.ids = [prefix + base for base in bases]
+            return
     places: dict[str, list[int]] = {}
     for i, upstream_id in enumerate(columns.upstream_id):
         base = upstream_id or records.contents[i].hex()[:16]

@@ -49,8 +49,9 @@ class SourceFolder:
 
         A file of another repository has that repository's pinned name in front.
         """
+        text, top = str(path), f"{self.root}/"
         try:
-            name = path.relative_to(self.root).as_posix()
+            name = text[len(top) :] if text.startswith(top) else path.relative_to(self.root).as_posix()
         except ValueError:
             for pinned, root in self.repositories.items():
                 if path.is_relative_to(root):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from taskmill.curation.casting import SHAPES, SHIPPED, Cast, known_casts, load_cast, parse_cast
 from taskmill.curation.reader import SourceFolder, TaskData, load_reader
-from taskmill.curation.sources._cast_record import cast_record
+from taskmill.curation.sources._cast_record import caster, getter
 from taskmill.curation.sources._casted import layout_of
-from taskmill.curation.sources._values import Unusable
+from taskmill.curation.sources._values import Unusable, Value, evaluate
 from taskmill.errors import DataError, RecipeError, TaskmillError
 
 SMALL: dict[str, Any] = {"dataset": "x", "format": "jsonl", "fields": {"text": "text"}}
@@ -303,7 +303,7 @@ def test_files_of_all_splits(tmp_path: Path) -> None:
 
 
 def example(name: str, row: dict[str, Any], *, keywords: bool = False) -> dict[str, Any]:
-    return cast_record(load_cast(name, []), row, keywords=keywords)
+    return caster(load_cast(name, []), keywords=keywords)(row)
 
 
 @pytest.mark.parametrize(
@@ -451,4 +451,41 @@ def test_a_label_among_options_that_are_numbers_is_the_place_of_one(label: Any, 
     raw = {**SMALL, "references": {"path": "label", "labels": "options"}, "options": {"path": "choices"}}
     cast = parse_cast(raw, "x", "x.yaml")
     record = {"text": "2+2=", "choices": ["1", "4", "8", "9"], "label": label}
-    assert cast_record(cast, record, keywords=False)["references"] == [reference]
+    assert caster(cast, keywords=False)(record)["references"] == [reference]
+
+
+def _outcome(find: Any) -> Any:
+    """Return a value with its type, or what is said of the record."""
+    try:
+        found = find()
+    except Unusable as error:
+        return str(error), error.reason, error.field, error.value
+    return type(found), found
+
+
+CELLS = st.sampled_from(["1", "yes", "no", 1, 0, True, False, -1, 7, 1.0, None, [1], {"b": "yes"}, ""])
+VALUES = [
+    Value(("a",)),
+    Value(("a.b",)),
+    Value(("a.*",)),
+    Value(("a.0", "c"), default="x"),
+    Value(("a",), none=frozenset({"-1", "no"}), default=3),
+    Value(const="x"),
+    Value(("a",), labels=("no", "yes"), default=-1),
+    Value(("a.b",), classes=("no", "yes")),
+    Value(("a",), type="int"),
+    Value(("a",), type="str", map={"1": 5, "true": [5]}, other=0),
+    Value(("a",), labels="options"),
+    Value(items=(Value(("a",)), Value(("c",))), join=", "),
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+@given(st.lists(st.dictionaries(st.sampled_from(["a", "c", "a.b"]), CELLS), max_size=8))
+def test_a_value_made_ready_once_is_what_it_is_of_each_record(
+    value: Value, records: list[dict[str, Any]]
+) -> None:
+    get, options = getter(value, "key"), ["x", "yes"]
+    for record in records:
+        ready = _outcome(lambda record=record: get(record, options))
+        assert ready == _outcome(lambda record=record: evaluate(value, record, "key", options))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskmill.curation import cast_keys, casting
-from taskmill.curation.sources._cast_record import cast_record
+from taskmill.curation.sources._cast_record import caster
 from taskmill.curation.sources._records import FORMATS
 from taskmill.curation.sources._value_keys import KEYS, TYPES, parse_value
 from taskmill.curation.sources._values import evaluate
@@ -86,7 +86,7 @@ def test_each_example_of_a_value_gives_what_the_page_says(row: list[str]) -> Non
 
 def test_whole_casts_parse_and_read() -> None:
     small, whole, layouts = (casting.parse_cast(load_yaml(text), "page", "page") for text in blocks("yaml"))
-    assert cast_record(small, {"review": "a", "stars": 3}, keywords=False)["references"] == ["3"]
+    assert caster(small, keywords=False)({"review": "a", "stars": 3})["references"] == ["3"]
     record = {
         "asked": "q",
         "passage": "p",
@@ -94,6 +94,6 @@ def test_whole_casts_parse_and_read() -> None:
         "key": "C",
         "number": "7",
     }
-    example = cast_record(whole, record, keywords=True)
+    example = caster(whole, keywords=True)(record)
     assert example["references"] == ["cc"] and (example["group"], example["upstream_id"]) == ("p", "7")
     assert layouts.layouts["hub"].files["validation"] == ("dev_easy", "dev_hard")

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from taskmill.curation.cast_keys import FILE_SPLITS, SHAPES
 from taskmill.curation.casting import Cast
-from taskmill.curation.sources._values import Unusable, Value, evaluate, find_path
+from taskmill.curation.sources._values import Unusable, Value, evaluate, find_path, locate
+
+Getter = Callable[[Mapping[str, Any], list[str] | None], Any]
+"""Of a record and its example's options."""
+_TEXT = frozenset({str})
+_SCALARS = frozenset({str, int, bool})
+_LONGEST_LABEL, _MOST_LABELS = 64, 4096
+"""Characters of a value, and values, that are remembered."""
 
 
 def scopes_of(
@@ -33,35 +40,119 @@ def scopes_of(
         yield from scopes_of({**record, name: item}, rest)
 
 
-def cast_record(cast: Cast, scope: Mapping[str, Any], *, keywords: bool) -> dict[str, Any]:
-    """Return the columns of one example: fields, references, options, group and upstream_id.
+def caster(cast: Cast, *, keywords: bool) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Return the function that makes of a record the columns of one example, or raises Unusable.
 
-    Raises:
-        Unusable: the record lacks a path, or holds something else there.
+    The columns are fields, references, options, quality, group and upstream_id. With `keywords`, fields are called as the
+    cast's shape says.
     """
-    fields = {name: evaluate(value, scope, name) for name, value in cast.fields.items()}
-    options = None
-    if cast.options is not None:
-        options = _option_list(evaluate(cast.options, scope, "options"))
-    references: list[str] = []
-    if cast.references is not None:
-        references = _text_list(evaluate(cast.references, scope, "references", options), "references")
-    if keywords and cast.keywords:
-        fields = {
-            name: fields[old] if isinstance(old, str) else evaluate(old, scope, name)
-            for name, old in cast.keywords.items()
+    own = [(name, getter(value, name)) for name, value in cast.fields.items()]
+    called = [
+        (name, old if isinstance(old, str) else getter(old, name)) for name, old in cast.keywords.items()
+    ]
+    options_of = getter(cast.options, "options") if cast.options is not None else None
+    references_of = getter(cast.references, "references") if cast.references is not None else None
+    quality_of = getter(cast.quality, "quality") if cast.quality is not None else None
+    groups = [getter(value, "group") for value in cast.group]
+    ids = [getter(value, "id") for value in cast.id]
+    shape = cast.shape if keywords else None
+
+    def example_of(scope: Mapping[str, Any]) -> dict[str, Any]:
+        fields = {name: get(scope, None) for name, get in own}
+        options = _option_list(options_of(scope, None)) if options_of else None
+        references = _text_list(references_of(scope, options), "references") if references_of else []
+        if keywords and called:
+            fields = {name: fields[old] if isinstance(old, str) else old(scope, None) for name, old in called}
+        if shape and not _TEXT.issuperset(map(type, fields.values())):
+            fields |= _shape_texts(fields, shape)
+        quality = None
+        if quality_of:
+            quality = next(iter(_text_list(quality_of(scope, None), "quality")), None)
+        return {
+            "fields": fields,
+            "references": references,
+            "options": options or None,
+            "quality": quality,
+            "group": _joined(groups, scope),
+            "upstream_id": _joined(ids, scope),
         }
-    if keywords and cast.shape:
-        fields |= _shape_texts(fields, cast.shape)
-    quality = None if cast.quality is None else evaluate(cast.quality, scope, "quality")
-    return {
-        "fields": fields,
-        "references": references,
-        "options": options or None,
-        "quality": next(iter(_text_list(quality, "quality")), None),
-        "group": _joined(cast.group, scope, "group"),
-        "upstream_id": _joined(cast.id, scope, "id"),
-    }
+
+    return example_of
+
+
+# ------------------------------------------------------------------- values of one cast, made ready once
+
+
+def getter(value: Value, key: str) -> Getter:
+    """Return the function of a record and its options that `evaluate` is for one value, with the common ways cut short."""
+    locate_value = _locator(value)
+    if value.is_bare:
+        return lambda scope, options: locate_value(scope)
+    if value.items is not None and value.join is not None and not value.flat:
+        return _joiner(value, key, value.join, value.items)
+    if _maps_single(value):
+        return _memo(value, key, locate_value)
+    return lambda scope, options: evaluate(value, scope, key, options)
+
+
+def _locator(value: Value) -> Callable[[Mapping[str, Any]], Any]:
+    """Return `locate` of one value."""
+    path = value.paths[0] if len(value.paths) == 1 else ""
+    steps = path.split(".")
+    if not path or "*" in steps or value.none:
+        return lambda scope: locate(value, scope)
+
+    def locate_path(scope: Mapping[str, Any]) -> Any:
+        found: Any = scope
+        if path in scope:
+            found = scope[path]
+        else:
+            for step in steps:
+                if type(found) is not dict or step not in found:
+                    return locate(value, scope)
+                found = found[step]
+        return locate(value, scope) if found is None else found
+
+    return locate_path
+
+
+def _joiner(value: Value, key: str, join: str, items: tuple[Value, ...]) -> Getter:
+    parts = [getter(item, f"{key}[{i}]") for i, item in enumerate(items)]
+
+    def join_parts(scope: Mapping[str, Any], options: list[str] | None) -> Any:
+        texts = [get(scope, options) for get in parts]
+        if _TEXT.issuperset(map(type, texts)):
+            return join.join(texts)
+        return evaluate(value, scope, key, options)
+
+    return join_parts
+
+
+def _maps_single(value: Value) -> bool:
+    """Say whether a value is made of the single one at its paths and of nothing else."""
+    looks = (value.where, value.spans, value.split, value.members, value.items, value.remove, value.extract)
+    beside = isinstance(value.classes, str) or isinstance(value.labels, str)
+    return value.converts and looks == (None,) * len(looks) and not (beside or value.json or value.columns)
+
+
+def _memo(value: Value, key: str, locate_value: Callable[[Mapping[str, Any]], Any]) -> Getter:
+    """Return a getter that remembers what labels, classes and other short values become."""
+    known: dict[tuple[type, Any], Any] = {}
+
+    def recall(scope: Mapping[str, Any], options: list[str] | None) -> Any:
+        found = locate_value(scope)
+        kind = type(found)
+        if kind not in _SCALARS or (kind is str and len(found) > _LONGEST_LABEL):
+            return evaluate(value, scope, key, options)
+        name = kind, found
+        if name in known:
+            return known[name]
+        made = evaluate(value, scope, key, options)
+        if len(known) < _MOST_LABELS:
+            known[name] = made
+        return made
+
+    return recall
 
 
 def _shape_texts(fields: Mapping[str, Any], shape: str) -> dict[str, str]:
@@ -103,7 +194,7 @@ def _option_list(found: Any) -> list[str]:
 def _text_list(found: Any, key: str) -> list[str]:
     """Return texts; null is left out, a number becomes its text. Lists in a list become one of distinct, not blank texts."""
     listed = found if isinstance(found, list) else [found]
-    if set(map(type, listed)) <= {str}:
+    if _TEXT.issuperset(map(type, listed)):
         return list(listed)
     if nested := any(isinstance(item, list) for item in listed):
         listed = [text for item in listed for text in (item if isinstance(item, list) else [item])]
@@ -121,12 +212,12 @@ def _text_list(found: Any, key: str) -> list[str]:
     return list(dict.fromkeys(text.strip() for text in texts if text.strip())) if nested else texts
 
 
-def _joined(values: Sequence[Value], scope: Mapping[str, Any], key: str) -> str | None:
+def _joined(getters: Sequence[Getter], scope: Mapping[str, Any]) -> str | None:
     """Return values as one text joined by hyphens, or None where one is missing or null."""
     texts: list[str] = []
-    for value in values:
+    for get in getters:
         try:
-            found = evaluate(value, scope, key)
+            found = get(scope, None)
         except Unusable:
             return None
         if (
@@ -135,7 +226,7 @@ def _joined(values: Sequence[Value], scope: Mapping[str, Any], key: str) -> str 
             or (isinstance(found, float) and math.isnan(found))
         ):
             return None
-        texts.append(str(found))
+        texts.append(found if type(found) is str else str(found))
     return "-".join(texts) if texts else None
 
 

@@ -20,7 +20,7 @@ from taskmill.curation.casting import (
 )
 from taskmill.curation.reader import Columns, SourceFolder, TaskData, TaskEntry
 from taskmill.curation.sources import _files
-from taskmill.curation.sources._cast_record import cast_record, scopes_of, split_of
+from taskmill.curation.sources._cast_record import caster, scopes_of, split_of
 from taskmill.curation.sources._files import Record
 from taskmill.curation.sources._records import Format, companions, guess_format, read_records
 from taskmill.curation.sources._values import Unusable
@@ -156,12 +156,13 @@ def read_data(
     Raises:
         DataError: the file or a record is damaged and the recipe says stop.
     """
+    example_of, explode = caster(cast, keywords=keywords), cast.explode
     with _files.reading(data, source, path):
         for record in read_records(_form_of(cast), path, source):
             if not _files.is_record(data, source, path, record):
                 continue
             try:
-                scopes = list(scopes_of(record.value, cast.explode))
+                scopes = list(scopes_of(record.value, explode)) if explode else [record.value]
             except Unusable as error:
                 _damage(data, source, path, record, error)
                 continue
@@ -169,17 +170,25 @@ def read_data(
                 _files.leave(data, source, path, record, "empty_list", "no element to make an example of")
             for scope in scopes:
                 try:
-                    example = cast_record(cast, scope, keywords=keywords)
+                    example = example_of(scope)
                     place = split if cast.split is None else split_of(cast.split, scope)
                 except Unusable as error:
                     _damage(data, source, path, record, error)
                     continue
-                number = example.pop("upstream_id")
-                upstream_id = _files.usable_id(number and f"{place}-{number}")
-                example["upstream_split"] = None if place == "unlabeled" else place
-                if not options:
-                    example["options"] = None
-                _files.accept(data, source, path, record, upstream_id=upstream_id, **example)
+                number = example["upstream_id"]
+                _files.accept(
+                    data,
+                    source,
+                    path,
+                    record,
+                    example["fields"],
+                    example["references"],
+                    options=example["options"] if options else None,
+                    upstream_id=_files.usable_id(f"{place}-{number}") if number else None,
+                    upstream_split=None if place == "unlabeled" else place,
+                    group=example["group"],
+                    quality=example["quality"],
+                )
 
 
 def _form_of(cast: Cast) -> Format:

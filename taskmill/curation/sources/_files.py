@@ -9,11 +9,11 @@ import contextlib
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from taskmill.curation.contents import encode_record
+from taskmill.curation.contents import encode_flat, encode_record
 from taskmill.curation.reader import Aside, Encoded, SourceFolder, TaskData, TaskEntry
 from taskmill.curation.sources._bytes import MAX_RECORD_BYTES as MAX_RECORD_BYTES
 from taskmill.curation.sources._bytes import RAW_LIMIT as RAW_LIMIT
@@ -48,6 +48,7 @@ SPLIT_NAMES = {
 _SHARD = re.compile(r"-\d{1,9}-of-\d{1,9}(-[0-9a-f]{1,64})?$")
 MAX_DEPTH = 64
 """Levels of lists and objects that a field may have."""
+_shown = json.JSONEncoder(ensure_ascii=False, default=repr).encode
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 _LONG_NUMBER = b"0" * 19
 """What a number of 19 digits is behind `_DIGITS`."""
@@ -157,10 +158,11 @@ def parse_json(raw: bytes) -> Any:
     Raises:
         ValueError: not JSON, not UTF-8, or nested too deeply.
     """
-    long = _LONG_NUMBER in raw.translate(_DIGITS)
-    if orjson is not None and not (long and _BARE_LONG_NUMBER.match(raw)):
-        with contextlib.suppress(ValueError):
+    if orjson is not None and not (_LONG_NUMBER in raw.translate(_DIGITS) and _BARE_LONG_NUMBER.match(raw)):
+        try:
             return orjson.loads(raw)
+        except ValueError:
+            pass
     try:
         return json.loads(raw.decode("utf-8"))
     except RecursionError as error:
@@ -238,32 +240,55 @@ def accept(
     references: list[str],
     *,
     options: list[str] | None = None,
-    **texts: str | None,
+    upstream_id: str | None = None,
+    upstream_split: str | None = None,
+    group: str | None = None,
+    quality: str | None = None,
 ) -> bool:
     """Add an example, unless it holds what no table can (NaN, lone surrogates): then it is damaged.
 
     Raises:
         DataError: it is damaged and the recipe says stop.
     """
-    encoded = _encoded(fields, options, references, texts)
-    problem = None if encoded else _unstorable([fields, references, options, *texts.values()])
-    if problem is None:
-        name = _name(source, path)
-        data.columns.append(
-            fields, references, file=name, record=record.number, options=options, encoded=encoded, **texts
-        )
-        return True
-    damage(data, source, path, record, *problem)
-    return False
+    encoded = encode_flat(fields, options, references)
+    if (
+        encoded is None
+        or not (upstream_id is None or upstream_id.isascii())
+        or not (group is None or group.isascii())
+        or not (quality is None or quality.isascii())
+    ):
+        texts = (upstream_id, upstream_split, group, quality)
+        encoded = _encoded(encoded, fields, options, references, texts)
+        problem = None if encoded else _unstorable([fields, references, options, *texts])
+        if problem is not None:
+            damage(data, source, path, record, *problem)
+            return False
+    data.columns.append(
+        fields,
+        references,
+        file=_name(source, path),
+        record=record.number,
+        upstream_id=upstream_id,
+        upstream_split=upstream_split,
+        group=group,
+        options=options,
+        quality=quality,
+        encoded=encoded,
+    )
+    return True
 
 
 def _encoded(
-    fields: dict[str, Any], options: list[str] | None, references: list[str], texts: Mapping[str, str | None]
+    flat: Encoded | None,
+    fields: dict[str, Any],
+    options: list[str] | None,
+    references: list[str],
+    texts: Sequence[str | None],
 ) -> Encoded | None:
-    """Return what merging writes of an example that is plainly sound; None asks for a closer look."""
+    """Return what merging writes of an example that is plainly sound, `flat` if known; None asks for a closer look."""
     try:
-        encoded = encode_record(fields, options, references)
-        for text in texts.values():
+        encoded = flat or encode_record(fields, options, references)
+        for text in texts:
             if text is not None and not text.isascii():
                 text.encode()
     except (TypeError, ValueError, RecursionError):
@@ -341,7 +366,7 @@ def raw_text(record: Record) -> str:
     raw = record.raw
     if raw is None:
         try:
-            raw = json.dumps(record.value, ensure_ascii=False, default=repr)
+            raw = _shown(record.value)
         except RecursionError:
             raw = f"{type(record.value).__name__}, nested too deeply to be shown"
     text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
@@ -361,6 +386,8 @@ def is_record(
     Raises:
         DataError: it is damaged and the recipe says stop.
     """
+    if type(record.value) is kind:
+        return True
     if isinstance(record.value, Broken):
         damage(data, source, path, record, record.value.reason, record.value.detail)
         return False
@@ -378,12 +405,14 @@ def text_field(
     Raises:
         DataError: it is damaged and the recipe says stop.
     """
+    found = value.get(name)
+    if type(found) is str:
+        return found
     if name not in value:
         keys = ", ".join(sorted(value)) or "nothing"
         problem = f"there is no field {name!r}; the record has {keys}{did_you_mean(name, value)}"
         damage(data, source, path, record, "missing_field", problem, field=name)
         return None
-    found = value[name]
     if not isinstance(found, str):
         damage(
             data, source, path, record, "wrong_type", "not text", field=name, value=found, expected="a string"
@@ -427,5 +456,5 @@ def usable_id(value: object) -> str | None:
     """
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
-    text = str(value)
+    text = value if type(value) is str else str(value)
     return text if text and text.isprintable() else None

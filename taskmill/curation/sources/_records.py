@@ -110,6 +110,9 @@ def _read_jsonl(form: Format, path: Path, source: SourceFolder) -> Iterator[Reco
         for column, suffix in form.suffixes.items()
         if _files.stem(path) + suffix in present
     }
+    if not sides:
+        yield from _files.read_jsonl(path, source)
+        return
     for record in _files.read_jsonl(path, source):
         beside = {column: next(lines, None) for column, lines in sides.items()}
         absent = [column for column, line in beside.items() if line is None]
@@ -117,7 +120,7 @@ def _read_jsonl(form: Format, path: Path, source: SourceFolder) -> Iterator[Reco
         broken = next((text for text in texts.values() if isinstance(text, Broken)), None)
         if absent:
             broken = Broken("missing_line", f"the file of {absent[0]!r} has no such line")
-        if isinstance(record.value, dict) and sides:
+        if isinstance(record.value, dict):
             record = record._replace(value=broken or {**record.value, **texts})
         yield record
 

@@ -122,6 +122,8 @@ def _wikitq_tables(path: Path) -> list[Path]:
 
 def _read_wikitq(path: Path, split: str | None, kept: Kept, source: SourceFolder, data: TaskData) -> None:
     own: set[str] = set()
+    root = path.parent.parent
+    structs: dict[str, str | FileError | None] = {}
     for record in _records(path, source, "tsv"):
         if not _files.is_record(data, source, path, record):
             continue
@@ -132,8 +134,10 @@ def _read_wikitq(path: Path, split: str | None, kept: Kept, source: SourceFolder
         if number in kept.read_before:
             _files.leave(data, source, path, record, "read_before", f"{number} stands in a file read before")
             continue
-        table = table_path(path.parent.parent, context)
-        struct = read_table(table, wikitq_rows, kept.tables, source) if table else None
+        if context not in structs:
+            table = table_path(root, context)
+            structs[context] = read_table(table, wikitq_rows, kept.tables, source) if table else None
+        struct = structs[context]
         if struct is None:
             _files.leave(data, source, path, record, "missing_table", f"there is no table {context}")
             continue
@@ -142,8 +146,17 @@ def _read_wikitq(path: Path, split: str | None, kept: Kept, source: SourceFolder
             continue
         answer = ", ".join(unescape(value) for value in target.split("|"))
         fields = {"text": unescape(question), "struct": struct}
-        columns = {"upstream_split": split, "group": context, "upstream_id": _files.usable_id(number)}
-        if _files.accept(data, source, path, record, fields, [answer], **columns):
+        if _files.accept(
+            data,
+            source,
+            path,
+            record,
+            fields,
+            [answer],
+            upstream_split=split,
+            group=context,
+            upstream_id=_files.usable_id(number),
+        ):
             own.add(number)
     kept.read_before |= own
 
@@ -176,8 +189,8 @@ def _read_dart(path: Path, split: str | None, kept: Kept, source: SourceFolder, 
             _files.damage(data, source, path, record, "wrong_type", "not annotations", **where)
             continue
         struct = triples_text(triples)
-        columns = {"upstream_split": split, "group": struct}
-        _files.accept(data, source, path, record, {"struct": struct}, texts, **columns)
+        fields = {"struct": struct}
+        _files.accept(data, source, path, record, fields, texts, upstream_split=split, group=struct)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -201,8 +214,17 @@ def _read_fetaqa(path: Path, split: str | None, kept: Kept, source: SourceFolder
         table = table_text(rows[0], rows[1:])
         fields = {"text": question, "struct": f"{page} | {section} {table}"}
         upstream_id = _files.usable_id(record.value.get("feta_id"))
-        columns = {"upstream_split": split, "group": table, "upstream_id": upstream_id}
-        _files.accept(data, source, path, record, fields, [answer], **columns)
+        _files.accept(
+            data,
+            source,
+            path,
+            record,
+            fields,
+            [answer],
+            upstream_split=split,
+            group=table,
+            upstream_id=upstream_id,
+        )
 
 
 # ------------------------------------------------------------------------------------------------ Spider
@@ -306,8 +328,17 @@ def _read_tabfact(path: Path, split: str | None, kept: Kept, source: SourceFolde
                 _files.damage(data, source, path, record, "bad_table", str(struct))
             else:
                 fields = {"text": statement, "struct": struct}
-                columns = {"upstream_split": split, "group": table, "options": list(TABFACT_LABELS)}
-                _files.accept(data, source, path, record, fields, [TABFACT_LABELS[label]], **columns)
+                _files.accept(
+                    data,
+                    source,
+                    path,
+                    record,
+                    fields,
+                    [TABFACT_LABELS[label]],
+                    upstream_split=split,
+                    group=table,
+                    options=list(TABFACT_LABELS),
+                )
 
 
 def _statements(entry: Any) -> list[tuple[str, int]] | None:

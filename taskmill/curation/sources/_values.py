@@ -171,14 +171,14 @@ def evaluate(value: Value, scope: Mapping[str, Any], key: str, options: list[str
         Unusable: the record lacks it or holds something else.
     """
     if value.is_bare:
-        return _locate(value, scope)
+        return locate(value, scope)
     if value.members is not None:
         return {name: evaluate(item, scope, f"{key}.{name}", options) for name, item in value.members.items()}
     if value.items is not None:
         found: Any = [evaluate(item, scope, f"{key}[{i}]", options) for i, item in enumerate(value.items)]
         found = _flat(found, key) if value.flat else found
         return found if value.join is None else _joined(found, value.join, key)
-    found = _wanted(value, _locate(value, scope), scope, key)
+    found = _wanted(value, locate(value, scope), scope, key)
     if value.spans is not None:
         found = _cut(found, find_path(scope, value.spans), key)
     if value.columns and found is not None:
@@ -262,7 +262,12 @@ def _to_columns(found: Any, names: tuple[str, ...], key: str) -> dict[str, list[
     return columns
 
 
-def _locate(value: Value, scope: Mapping[str, Any]) -> Any:
+def locate(value: Value, scope: Mapping[str, Any]) -> Any:
+    """Return what stands at the first of a value's paths that exists, or its default or constant.
+
+    Raises:
+        Unusable: none exists and there is no default.
+    """
     found = value.const
     for path in value.paths:
         found = _look_up(scope, path)
@@ -334,6 +339,8 @@ def _class(classes: tuple[str, ...], found: Any, key: str) -> int:
 
 def _number(found: Any) -> int | None:
     """Return a small whole number given as number, truth value or text; 1.0 is what a column with gaps makes of 1."""
+    if type(found) is int and -1_000_000 < found < 1_000_000:
+        return found
     whole = isinstance(found, bool) or re.fullmatch(r"-?[0-9]{1,6}(\.0)?", str(found))
     return int(float(found)) if whole else None
 

@@ -135,8 +135,10 @@ def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
                     expected = "an input, a tab and at least one output"
                     _files.damage(data, source, path, record, "wrong_columns", problem, expected=expected)
                     continue
-                columns = {"upstream_split": split, "options": find_choices(text, outputs)}
-                _files.accept(data, source, path, record, {"text": text}, outputs, **columns)
+                fields, options = {"text": text}, find_choices(text, outputs)
+                _files.accept(
+                    data, source, path, record, fields, outputs, upstream_split=split, options=options
+                )
     metadata: dict[str, Any] = {"shape": "text", "seeds": sorted(seeds)}
     data.facts = {"dataset": entry.name, "metadata": metadata}
     if "partition" in entry.detail:

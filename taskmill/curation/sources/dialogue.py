@@ -127,12 +127,17 @@ def _accept(
 ) -> None:
     number, group = example.pop("id"), example.pop("group")
     before = f"{split}-" if split else ""
-    columns = {
-        "upstream_id": _files.usable_id(None if number is None else f"{before}{number}"),
-        "upstream_split": split,
-        "group": None if group is None else f"{before}{group}",
-    }
-    _files.accept(data, source, path, record, example, [], **columns)
+    _files.accept(
+        data,
+        source,
+        path,
+        record,
+        example,
+        [],
+        upstream_id=_files.usable_id(None if number is None else f"{before}{number}"),
+        upstream_split=split,
+        group=None if group is None else f"{before}{group}",
+    )
 
 
 def _dialogue(record: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,8 +161,8 @@ def _read_row(entry: TaskEntry, record: Record, path: Path, source: SourceFolder
         _files.leave(data, source, path, record, "template_type", f"{kind} is not one of {', '.join(kinds)}")
     else:
         offered = None if str(kind).endswith("noopt") else find_options(inputs, targets)
-        columns = {"upstream_split": split_of(path), "options": offered}
-        _files.accept(data, source, path, record, {"inputs": inputs}, [targets], **columns)
+        fields, split = {"inputs": inputs}, split_of(path)
+        _files.accept(data, source, path, record, fields, [targets], upstream_split=split, options=offered)
     return True
 
 

@@ -168,8 +168,8 @@ def _read_row(record: Record, split: str | None, path: Path, source: SourceFolde
         )
         return 0
     text = answer.removesuffix(END_MARK)
-    columns = {"upstream_split": split, "options": _options(record.value.get("answer_choices"), text)}
-    kept = _files.accept(data, source, path, record, {"inputs": prompt}, [text], **columns)
+    fields, options = {"inputs": prompt}, _options(record.value.get("answer_choices"), text)
+    kept = _files.accept(data, source, path, record, fields, [text], upstream_split=split, options=options)
     return int(kept and text != answer)
 
 

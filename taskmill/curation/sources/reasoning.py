@@ -111,7 +111,7 @@ def _from_cells(record: Record, path: Path, source: SourceFolder, data: TaskData
         problem, expected = f"{len(record.value)} columns", ", ".join(COLUMNS)
         _files.damage(data, source, path, record, "wrong_columns", problem, expected=expected)
         return None
-    return [unescape(cell) for cell in record.value]
+    return [unescape(cell) if "\\n" in cell else cell for cell in record.value]
 
 
 def unescape(cell: str) -> str:

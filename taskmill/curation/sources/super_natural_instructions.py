@@ -39,6 +39,7 @@ _METADATA = {
 }
 NO_DATA_SET = frozenset({"synthetic", "missing", "miscellaneous"})
 """What upstream writes under Source where a task is made from no data set that it could name."""
+_TEXT = frozenset({str})
 _log = logging.getLogger("taskmill")
 
 
@@ -218,6 +219,13 @@ def _without_nan(value: Any) -> Any:
 
 def _read_instance(record: Record, path: Path, source: SourceFolder, data: TaskData) -> None:
     """Add one instance."""
+    value = record.value
+    if type(value) is dict:
+        text, outputs = value.get("input"), value.get("output")
+        if type(text) is str and type(outputs) is list and _TEXT.issuperset(map(type, outputs)):
+            upstream_id = _files.usable_id(value.get("id"))
+            _files.accept(data, source, path, record, {"input": text}, outputs, upstream_id=upstream_id)
+            return
     if not _files.is_record(data, source, path, record):
         return
     text = _files.text_field(data, source, path, record, "input", record.value)
@@ -255,5 +263,13 @@ def _read_example(
         _files.damage(data, source, path, record, "wrong_type", "not text", **where)
         return
     fields = {"input": text, "explanation": explanation, "example_kind": kind}
-    columns = {"upstream_id": upstream_id, "upstream_split": "demonstration"}
-    _files.accept(data, source, path, record, fields, [output], **columns)
+    _files.accept(
+        data,
+        source,
+        path,
+        record,
+        fields,
+        [output],
+        upstream_id=upstream_id,
+        upstream_split="demonstration",
+    )

@@ -110,5 +110,5 @@ def _read_record(
         fields = {"text": texts["text_in"], **fields}
     table = record.value.get("table_id")
     group = str(table) if isinstance(table, (str, int)) and table != "" else texts["struct_in"]
-    columns = {"upstream_split": split, "group": group}
-    _files.accept(data, source, path, record, fields, [texts["seq_out"]], **columns)
+    references = [texts["seq_out"]]
+    _files.accept(data, source, path, record, fields, references, upstream_split=split, group=group)

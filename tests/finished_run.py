@@ -81,6 +81,8 @@ def _tasks() -> list[dict[str, Any]]:
             "definition": f"Answer it. {HOSTILE}",
             "license": "CC-BY-4.0" if task == TRAIN else f"other {HOSTILE}",
             "metric": "exact_match",
+            "repository": "up/stream" if task == TRAIN else None,
+            "revision": "v1" if task == TRAIN else "sha256:0123",
             "num_read": 5 if task == TRAIN else 4,
             "num_kept": 4,
             "shard": "all",

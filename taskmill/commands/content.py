@@ -67,7 +67,7 @@ def curate(run: FinishedRun, task: str | None, count: int) -> Row:
     names = run.matching(task)
     rows = [run.tasks[name] for name in names]
     examples = run.spread("curate", "examples", names, count)
-    return {"tasks": rows, "examples": [_readable(row) for row in examples]}
+    return {"tasks": rows, "examples": [_readable(run, row) for row in examples]}
 
 
 def overlap(run: FinishedRun, task: str | None, count: int) -> Row:
@@ -155,9 +155,11 @@ def _names(run: FinishedRun, stage: str, table: str) -> list[str]:
     return [] if found is None else found.column("task").unique().to_pylist()
 
 
-def _readable(row: Row) -> Row:
-    """Return an example with its fields as an object and hashes as hex."""
-    return {**_plain(row), "fields": json.loads(row["fields"])}
+def _readable(run: FinishedRun, row: Row) -> Row:
+    """Return an example with its fields as an object, hashes as hex, and where its task comes from."""
+    task = run.tasks[row["task"]]
+    origin = {name: task[name] for name in ("repository", "revision", "license")}
+    return {**_plain(row), "fields": json.loads(row["fields"]), **origin}
 
 
 def _plain(row: Row) -> Row:
@@ -204,7 +206,7 @@ def follow(run: FinishedRun, example: str) -> Row:
     prompts = run.find("render", "prompts", "example", [example])
     rows = [row["row"] for row in prompts]
     return {
-        "example": _readable(found[example]) if example in found else None,
+        "example": _readable(run, found[example]) if example in found else None,
         "dropped": drops,
         "split": _standing(run, example),
         "overlaps": _overlaps(run, example),

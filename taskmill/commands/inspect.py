@@ -196,6 +196,8 @@ class _Printer(Terminal):
             ("content", "cyan"),
             f"  {row['content'][:16]}",
         )
+        place = f"{row['repository']} at {row['revision']}" if row["repository"] else row["revision"]
+        self.line("  ", ("from", "cyan"), f"  {place}  ", ("licence", "cyan"), f"  {row['license']}")
 
     def overlap(self, body: Row) -> None:
         self.line(f"{counted(body['num_pairs'], 'pairs')} with shared text or of one data set; the worst:")

@@ -40,7 +40,13 @@ def read(run: Path, *arguments: str) -> Any:
     ("arguments", "texts"),
     [
         ((), ["tiny", *NAMES, "held out", "100.0 %", "75.0"]),
-        (("curate",), [TRAIN, "Sentiment", "up/stream.json, record 10", HOSTILE]),
+        (
+            ("curate",),
+            [
+                *(TRAIN, "Sentiment", "up/stream.json, record 10", HOSTILE),
+                "up/stream at v1  licence  CC-BY-4.0",
+            ],
+        ),
         (
             ("overlap",),
             [
@@ -110,6 +116,7 @@ def test_an_evaluation_example_is_followed(run: Path) -> None:
     body = read(run, "--example", f"{EVAL}#0")
     assert body["example"]["file"] == "up/stream.json" and body["example"]["record"] == 10
     assert body["example"]["references"] == ["answer 0"]
+    assert (body["example"]["repository"], body["example"]["revision"]) == (None, "sha256:0123")
     assert body["split"]["split"] == "test" and body["split"]["level"] == "held_out"
     assert body["split"]["clean"] is False
     assert body["overlaps"]["hits"][0]["train_example"] == f"{TRAIN}#0"

@@ -239,7 +239,14 @@ def labelled(number: int) -> Segments:
 def task_row(name: str) -> dict[str, Any]:
     filled = {f.name: "" for f in SCHEMAS["tasks/tasks"] if str(f.type) == "string" and not f.nullable}
     lists = {f.name: [] for f in SCHEMAS["tasks/tasks"] if str(f.type).startswith("list")}
-    numbers = {"multiple_choice": False, "num_read": 1, "num_kept": 1, "num_groups": 1, "largest_group": 1, "first_row": 0}
+    numbers = {
+        "multiple_choice": False,
+        "num_read": 1,
+        "num_kept": 1,
+        "num_groups": 1,
+        "largest_group": 1,
+        "first_row": 0,
+    }
     kind = "pretraining" if name.startswith("doc") else "benchmark"
     return {**filled, **lists, **numbers, "task": name, "benchmark": name.partition("/")[0], "kind": kind}
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasketch import MinHash, MinHashLSH
 
     from taskmill.artifact import Manifest
     from taskmill.stages import Walk
@@ -57,6 +58,36 @@ class Run:
         from taskmill.artifact import Inputs
 
         return Inputs({stage: self.manifest(stage).directory}).table(stage, table, columns)
+
+    def lsh(self, threshold: float | None = None, storage_config: dict[str, Any] | None = None) -> MinHashLSH:
+        """Return datasketch's `MinHashLSH` of all examples that take part in the run; the keys are their ids.
+
+        The words of a window, n and the permutations are those of the recipe's section `overlap`. It takes some 20
+        seconds for 100,000 examples: the index is datasketch's own, and with a `storage_config` lies in its storage.
+
+        >>> lsh = api.run("demo", to="split").lsh(threshold=0.5)                # doctest: +SKIP
+        >>> lsh.query(run.minhash("What is the capital?", "Rome"))              # doctest: +SKIP
+        >>> run.lsh(storage_config={"type": "redis", "basename": b"demo",
+        ...                         "redis": {"host": "localhost", "port": 6379}})    # doctest: +SKIP
+
+        Args:
+            threshold: least Jaccard similarity; by default the recipe's.
+            storage_config: as `MinHashLSH` takes it; by default in memory.
+
+        Raises:
+            UsageError: the stage overlap is not finished.
+        """
+        from taskmill.splits.sharing.lsh import make_lsh
+
+        walker = self._walk()
+        self.manifest("overlap")
+        return make_lsh(walker.inputs("split"), walker.settings("overlap").overlap, threshold, storage_config)
+
+    def minhash(self, *texts: str) -> MinHash:
+        """Return datasketch's `MinHash` of one example with these texts, to be looked up in `lsh`."""
+        from taskmill.splits.sharing.lsh import make_minhash
+
+        return make_minhash(texts, self._walk().settings("overlap").overlap)
 
     def verify(self) -> list[str]:
         """Check every file against its manifest; returns one line per problem."""

@@ -13,13 +13,18 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from taskmill import __version__
+from taskmill.cli_tools import tools
+from taskmill.cli_views import views
 from taskmill.errors import TaskmillError
 from taskmill.stages import NAMES, STAGES
+
+if TYPE_CHECKING:
+    from taskmill.stages import Walk
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,11 +67,11 @@ def stage_options(function: Command) -> Command:
     return function
 
 
-def _walk(names: tuple[str, ...], options: dict[str, Any], predict_only: bool = False) -> Path:
-    """Bring stages up to date, saying what each came to; returns the run's directory."""
+def _walker(options: dict[str, Any]) -> Walk:
+    """Return the recipe's stages in the run that the options name."""
     from taskmill import recipe_files
     from taskmill.engine import default_workers, leave_pandas_out
-    from taskmill.stages import Walk, run_directory, walk
+    from taskmill.stages import Walk, run_directory
 
     leave_pandas_out()
     _progress(options["quiet"])
@@ -75,7 +80,14 @@ def _walk(names: tuple[str, ...], options: dict[str, Any], predict_only: bool = 
         overrides += (f"limit={options['limit']}",)
     resolved = recipe_files.find(options["recipe"], overrides)
     run = run_directory(options["recipe"], resolved.recipe.name, options["run"])
-    walker = Walk(resolved, run, options["workers"] or default_workers(), options["force"])
+    return Walk(resolved, run, options["workers"] or default_workers(), options["force"])
+
+
+def _walk(names: tuple[str, ...], options: dict[str, Any], predict_only: bool = False) -> Path:
+    """Bring stages up to date, saying what each came to; returns the run's directory."""
+    from taskmill.stages import walk
+
+    walker = _walker(options)
     walker.predict_only = predict_only
     outcomes = []
     for outcome in walk(walker, names, options["dry_run"]):
@@ -83,10 +95,12 @@ def _walk(names: tuple[str, ...], options: dict[str, Any], predict_only: bool = 
         if not options["as_json"]:
             click.echo(_describe(outcome))
     if options["as_json"]:
-        click.echo(json.dumps({"run": str(run), "stages": [o.to_json() for o in outcomes]}, sort_keys=True))
+        click.echo(
+            json.dumps({"run": str(walker.run), "stages": [o.to_json() for o in outcomes]}, sort_keys=True)
+        )
     elif all(o.status == "up to date" for o in outcomes):
-        click.echo(f"{run}: everything is up to date")
-    return run
+        click.echo(f"{walker.run}: everything is up to date")
+    return walker.run
 
 
 def _describe(outcome: Any) -> str:
@@ -161,279 +175,48 @@ def _add_evaluate(help_text: str) -> None:
     cli.command("evaluate")(command)
 
 
+def _add_split(help_text: str) -> None:
+    @stage_options
+    @click.option(
+        "--suggest",
+        is_flag=True,
+        help="Propose decisions of least loss in RUN/suggested.csv; decide nothing.",
+    )
+    @click.option(
+        "--keep",
+        multiple=True,
+        metavar="SELECTOR",
+        help="With --suggest: never drop these tasks as a whole.",
+    )
+    @click.option(
+        "--weight",
+        type=click.IntRange(min=1),
+        help="With --suggest: train examples that an evaluation example is worth [100].",
+    )
+    def command(suggest: bool, keep: tuple[str, ...], weight: int | None, **options: Any) -> None:
+        if suggest:
+            from taskmill.commands.suggest import suggest as suggest_decisions
+
+            suggest_decisions(_walker(options), keep, weight, options["as_json"], options["dry_run"])
+        elif keep or weight:
+            raise click.UsageError("--keep and --weight say what --suggest proposes: give it as well")
+        else:
+            _walk(("split",), options)
+
+    command.__doc__ = f"{help_text}\n\n\b\nExample:\n  taskmill split demo\n  taskmill split demo --suggest\n"
+    cli.command("split")(command)
+
+
 for _stage in STAGES:
-    if _stage.name == "evaluate":
+    if _stage.name == "split":
+        _add_split(_stage.help)
+    elif _stage.name == "evaluate":
         _add_evaluate(_stage.help)
     else:
         _add_stage(_stage.name, _stage.help)
 
-
-# ---------------------------------------------------------------------------------------------- views
-
-
-@cli.command("verify")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def verify_command(run: Path, as_json: bool) -> None:
-    """Check every file of RUN against its manifest: bytes, digests and rows.
-
-    \b
-    Example:
-      taskmill verify runs/demo
-    """
-    from taskmill.commands.figures import counted
-    from taskmill.stages import verify
-
-    problems, num_files = verify(run)
-    if as_json:
-        click.echo(json.dumps({"files": num_files, "problems": problems, "run": str(run)}, sort_keys=True))
-    else:
-        for line in problems:
-            click.echo(line)
-        click.echo(f"{counted(num_files, 'files checked')}, {counted(len(problems), 'problems')}")
-    if problems:
-        raise SystemExit(1)
-
-
-@cli.command("inspect")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("stage", required=False)
-@click.option("--task", help="Only this task, or tasks matching this pattern.")
-@click.option("--example", help="Follow this example from its upstream record to tokens.")
-@click.option("-n", "count", type=click.IntRange(min=1), default=3, help="How many records [3].")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def inspect_command(
-    run: Path, stage: str | None, task: str | None, example: str | None, count: int, as_json: bool
-) -> None:
-    """Show what a stage of RUN holds, or follow one example through all stages.
-
-    \b
-    Example:
-      taskmill inspect runs/demo render -n 2
-    """
-    from taskmill.commands.inspect import inspect
-
-    inspect(run, stage, task, example, count, as_json)
-
-
-@cli.command("report")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), help="File to write [RUN/report.html].")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def report_command(run: Path, output: Path | None, as_json: bool) -> None:
-    """Write one self-contained HTML file about RUN: flow, mixture, overlap, loss, scores.
-
-    \b
-    Example:
-      taskmill report runs/demo
-    """
-    from taskmill.report import write_report
-
-    path = write_report(run, output)
-    click.echo(json.dumps({"report": str(path)}) if as_json else f"{path}")
-
-
-@cli.command("tasks")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("pattern", required=False)
-@click.option("--category", help="Only tasks of this category.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def tasks_command(run: Path, pattern: str | None, category: str | None, as_json: bool) -> None:
-    """List the tasks of RUN that match PATTERN: category, counts, groups, licence, suspected aliases.
-
-    \b
-    Example:
-      taskmill tasks runs/demo "flan/*"
-    """
-    from taskmill.commands.catalogue import list_tasks
-
-    list_tasks(run, pattern, category, as_json)
-
-
-@cli.command("licenses")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def licenses_command(run: Path, as_json: bool) -> None:
-    """List the licences of RUN's tasks, on which ground each is known, and what a licence dropped.
-
-    \b
-    Example:
-      taskmill licenses runs/demo
-    """
-    from taskmill.commands.catalogue import list_licenses
-
-    list_licenses(run, as_json)
-
-
-@cli.command("stats")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--by",
-    type=click.Choice(["benchmark", "category", "level"]),
-    default="benchmark",
-    help="What the lines are [benchmark].",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def stats_command(run: Path, by: str, as_json: bool) -> None:
-    """Show tasks, categories, examples, templates a task and lengths in words, of conversations also rounds.
-
-    \b
-    Example:
-      taskmill stats runs/demo --by category
-    """
-    from taskmill.commands.statistics import show_statistics
-
-    show_statistics(run, by, as_json)
-
-
-@cli.group("taxonomy")
-def taxonomy_group() -> None:
-    """Show, check or compare what is known of tasks: category, data set, licence and more.
-
-    \b
-    Example:
-      taskmill taxonomy show
-    """
-
-
-@taxonomy_group.command("show")
-@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
-@click.option("--category", help="Only tasks of this category.")
-@click.option("--dataset", help="Only tasks of this data set, by any of its names.")
-@click.option(
-    "--taxonomy",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A file above the shipped ones.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def taxonomy_show(
-    patterns: tuple[str, ...],
-    category: str | None,
-    dataset: str | None,
-    files: tuple[Path, ...],
-    as_json: bool,
-) -> None:
-    """List the rows of tasks that match PATTERN; without any, count tasks and categories by benchmark.
-
-    \b
-    Example:
-      taskmill taxonomy show "flan/*" --category "Textual Entailment"
-    """
-    from taskmill.commands.taxonomy import show
-
-    show(patterns, category, dataset, files, as_json)
-
-
-@taxonomy_group.command("check")
-@click.argument("targets", nargs=-1, metavar="[FILE]... | [RECIPE]")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def taxonomy_check(targets: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Find mistakes in taxonomy FILEs, or tasks of RECIPE's sources without a row; exit code 1 for problems.
-
-    Without an argument the shipped files are checked. Warnings name what may be meant, such as a new category.
-
-    \b
-    Example:
-      taskmill taxonomy check demo
-    """
-    from taskmill.commands.taxonomy import check
-
-    if check(targets, overrides, as_json):
-        raise SystemExit(1)
-
-
-@taxonomy_group.command("diff")
-@click.argument("old")
-@click.argument("new")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def taxonomy_diff(old: str, new: str, as_json: bool) -> None:
-    """Show what differs between the taxonomy files OLD and NEW; `shipped` means the package's own.
-
-    \b
-    Example:
-      taskmill taxonomy diff shipped mine.csv
-    """
-    from taskmill.commands.taxonomy import diff
-
-    diff(old, new, as_json)
-
-
-@cli.group("recipes")
-def recipes_group() -> None:
-    """List, show or describe recipes.
-
-    \b
-    Example:
-      taskmill recipes list
-    """
-
-
-@recipes_group.command("list")
-def recipes_list() -> None:
-    """List the shipped recipes.
-
-    \b
-    Example:
-      taskmill recipes list
-    """
-    from taskmill.recipe_files import shipped
-
-    for name, path in shipped().items():
-        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        click.echo(f"{name:<12} {first}")
-
-
-@recipes_group.command("show")
-@click.argument("recipe")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the resolved values and origins as JSON.")
-def recipes_show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show every resolved setting of RECIPE and where it comes from.
-
-    \b
-    Example:
-      taskmill recipes show demo
-    """
-    from taskmill import recipe_files
-    from taskmill.plain import leaves, to_json
-
-    resolved = recipe_files.find(recipe, overrides)
-    values = to_json(resolved.recipe)
-    if as_json:
-        click.echo(json.dumps({"origin": resolved.origin, "values": values}, sort_keys=True))
-        return
-    for key, value in leaves(values):
-        click.echo(f"{key} = {json.dumps(value)}  # {resolved.origin[key]}")
-
-
-@recipes_group.command("schema")
-@click.option("--json", "as_json", is_flag=True, help="Print the JSON schema.")
-def recipes_schema(as_json: bool) -> None:
-    """Print every setting: its type, its default and what it does.
-
-    \b
-    Example:
-      taskmill recipes schema
-    """
-    from taskmill.recipe_reference import describe, help_texts
-
-    if as_json:
-        from taskmill.recipe_check import schema
-
-        click.echo(json.dumps(schema(), indent=1, sort_keys=True))
-        return
-    texts = help_texts()
-    for key, kind, default in describe():
-        click.echo(f"{key}: {kind} = {default}")
-        if key in texts:
-            click.echo(f"    {texts[key]}")
+for _command in (*views.commands.values(), *tools.commands.values()):
+    cli.add_command(_command)
 
 
 # ----------------------------------------------------------------------------------------------- main

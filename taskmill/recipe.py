@@ -82,24 +82,88 @@ class HeldOut:
     categories: tuple[str, ...] = ()
     """Names of categories; none of their tasks is trained on."""
     tasks: tuple[str, ...] = ("*",)
-    """Patterns of the tasks of these categories that are evaluated; the others are excluded."""
+    """Selectors of the tasks of these categories that are evaluated; the others are excluded."""
+    num_categories: int = 0
+    """Further categories to hold out, drawn by the seed among those that nothing else of the plan names."""
+
+
+@dataclass(frozen=True)
+class PartialCategories:
+    """Categories whose tasks are divided by the seed into evaluated and trained ones."""
+
+    categories: tuple[str, ...] = ()
+    """Names of categories."""
+    num_tasks: int = 1
+    """Tasks evaluated of each; variants of one family count as one and stay together."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Examples of evaluated tasks that are set aside to choose models by (OPT-IML section 4.1: 35 tasks, 250 each)."""
+
+    tasks: tuple[str, ...] = ()
+    """Selectors of evaluated tasks."""
+    max_examples: int = 250
+    """Most examples a task, in whole groups."""
+    rest: Literal["test", "exclude"] = "test"
+    """What becomes of the other examples of these tasks."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Which of the tasks that the plan leaves to training are trained on; supervised tasks always are."""
+
+    tasks: tuple[str, ...] = ("*",)
+    """Selectors."""
+    num_tasks: int | None = None
+    """Tasks drawn by the seed, variants of a family together; a larger number adds to a smaller one's."""
+    num_categories: int | None = None
+    """Categories, those with most tasks first (OPT-IML section 5.1); `forced` ones count among them."""
+    forced: tuple[str, ...] = ()
+    """Categories that are always in."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which tasks are trained on and which are evaluated, at which level."""
+    """Which tasks are trained on and which are evaluated, at which level.
+
+    A selector is a shell pattern over task ids, or `column=PATTERN` over a column of the task table: benchmark,
+    category, dataset, family, upstream_role, language, kind.
+    """
 
     held_out: HeldOut = HeldOut()
     partial: tuple[str, ...] = ()
-    """Patterns of tasks that are evaluated and not trained, in categories that are trained."""
+    """Selectors of tasks that are evaluated and not trained, in categories that are trained."""
+    partial_categories: PartialCategories = PartialCategories()
     supervised: tuple[str, ...] = ()
-    """Patterns of tasks that are trained and evaluated on other examples."""
+    """Selectors of tasks that are trained and evaluated on other examples."""
+    validation: Validation = Validation()
+    train: Trained = Trained()
     exclude: tuple[str, ...] = ()
-    """Patterns of tasks that take no part."""
+    """Selectors of tasks that take no part."""
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Categories of the plan's own: a name and the selectors of its tasks, which leave the task table's category for it."""
+    variants: Literal["exclude", "decide"] = "exclude"
+    """What becomes of train tasks of the same family as a held-out or partial task: they leave training at once, or are
+    left to decisions like all that share text."""
     num_demonstration_groups: int = 32
     """Groups set aside as demonstrations where an evaluation task has no train or demonstration rows."""
     carve_share: float = 0.1
     """Share of a supervised task's groups that becomes its test where upstream has no labelled one."""
+    layout: str | None = None
+    """A published division (`taskmill recipes layouts`) or a YAML file of the same form; the other keys add to it."""
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """How near-duplicate examples are found: MinHash signatures, banded, candidates verified."""
+
+    threshold: float = 0.8
+    """Jaccard similarity of the sets of grams from which two examples are near-duplicates."""
+    num_perm: int = 128
+    """Length of a signature."""
+    seed: int = 1
+    """Of the permutations, as datasketch counts it."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +172,17 @@ class Overlap:
 
     n: int = 13
     """Words per gram."""
+    normalisation: Literal["words-1", "gpt3", "lm-eval", "tokenizer"] = "words-1"
+    """How text becomes words; the others are for comparison with published figures."""
+    tokenizer: str | None = None
+    """Folder or Hub id of the tokenizer whose ids are the words, for `tokenizer`."""
+    revision: str | None = None
+    """Commit or tag of a tokenizer on the Hub."""
     frequent_groups: int = 50
     """A gram found in more groups than this is marked frequent."""
     num_evidence: int = 20
     """Windows kept per pair, the worst first."""
+    near_duplicates: NearDuplicates = NearDuplicates()
 
 
 @dataclass(frozen=True)
@@ -130,6 +201,14 @@ class When:
     """The same without frequent grams."""
     hit_fraction_rare_at_most: float | None = None
     """The same from above: 0 fits pairs that share nothing but frequent grams."""
+    hit_input_over: float | None = None
+    """Share of evaluation examples with a common gram in their input."""
+    hit_output_over: float | None = None
+    """The same in their output."""
+    num_hit_at_most: int | None = None
+    """Evaluation examples with a common gram or equal as a whole, from above: a handful may not be worth a task."""
+    touched_fraction_over: float | None = None
+    """Examples of the train task that share text with the evaluation task, over all that it trains on."""
     same_output_fraction_over: float | None = None
     """Hit evaluation examples whose output equals a touching train example's, over all hit ones."""
     same_output_fraction_at_most: float | None = None
@@ -191,6 +270,9 @@ class Split:
     rules: tuple[Rule, ...] = DEFAULT_RULES
     decisions: str | None = None
     """CSV of people's decisions, relative to the recipe; copied into the run when that has none."""
+    near_duplicates: Literal["keep", "drop_across", "drop"] = "keep"
+    """What becomes of train examples whose surviving near-duplicate is an evaluation example (drop_across), or any other
+    example (drop)."""
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("num_kept", _I),
         ("num_groups", _I),
         ("largest_group", _I),
+        ("num_rendered_templates", _I),
         ("shard", _S),
         ("first_row", _I),
     ),
@@ -177,7 +178,14 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("eval_position", _I),
     ),
     "overlaps/near_duplicates": _schema(
-        ("example", _S), ("survivor", _S), ("cluster", pa.uint64()), ("jaccard", _F), ("containment", _F)
+        ("example", _S),
+        ("task", _S),
+        ("survivor", _S),
+        ("survivor_task", _S),
+        ("relation", _S),
+        ("cluster", pa.uint64()),
+        ("jaccard", _F),
+        ("containment", _F),
     ),
     "overlaps/frequent": _schema(("gram", pa.uint64()), ("text", _S), ("num_groups", _I)),
     "splits/tasks": _schema(
@@ -200,6 +208,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("group", pa.uint64()),
         ("content", _CONTENT),
         ("clean", _B),
+        ("clean_rare", _B),
     ),
     "splits/decisions": _schema(
         ("train_task", _S),
@@ -211,6 +220,11 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("at", _S),
         ("why", _S),
         ("hit_fraction", _F),
+        ("hit_fraction_rare", _F),
+        ("num_hit", _I),
+        ("num_same_output", _I),
+        ("num_train_touched", _I),
+        ("num_dropped", _I),
     ),
     "prompts/prompts": _schema(
         ("prompt", pa.binary(8)),

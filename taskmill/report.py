@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from taskmill.commands import evidence, figures
+from taskmill.commands import figures
 from taskmill.commands.finished import FinishedRun, Row
 from taskmill.commands.scores import TRAINED, UNTRAINED, level_scores, scores
 from taskmill.errors import shorten
 from taskmill.records import LEVELS, SPLITS
+from taskmill.report_drops import drops
+from taskmill.report_overlap import audit, overlap
 from taskmill.stages import NAMES, STAGES
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"
-NUM_PAIRS = 12
 NUM_ROWS = 60
 """Rows of long tables that are shown; the rest is counted."""
 NUM_PROMPT_CHARACTERS = 1_500
@@ -148,7 +149,7 @@ def account(run: FinishedRun) -> Row:
     return {"read": read, "kept": kept, "dropped": dropped, "equal": kept + dropped == read}
 
 
-# ---------------------------------------------------------------------------- catalogue, levels, overlap
+# ------------------------------------------------------------------------------------ catalogue, levels
 
 
 def catalogue(run: FinishedRun) -> Row:
@@ -219,44 +220,6 @@ def levels(run: FinishedRun) -> Row:
 
 def _category(run: FinishedRun, task: str) -> str:
     return str(run.tasks[task]["category"]) if task in run.tasks else task
-
-
-def overlap(run: FinishedRun) -> Row:
-    """Return the matrix of categories, the worst pairs with their texts, frequent grams and exact duplicates."""
-    pairs = run.rows("overlap", "pairs")
-    worst: dict[tuple[str, str], Row] = {}
-    for pair in pairs:
-        key = _category(run, pair["eval_task"]), _category(run, pair["train_task"])
-        if pair["hit_fraction"] > worst.get(key, {"hit_fraction": 0.0})["hit_fraction"]:
-            worst[key] = pair
-    eval_names, train_names = ([*sorted({key[side] for key in worst})] for side in (0, 1))
-    matrix = [
-        {"category": row, "cells": [worst.get((row, column)) for column in train_names]} for row in eval_names
-    ]
-    listed = evidence.worst_pairs(run, None, NUM_PAIRS)
-    for pair in listed:
-        for item in pair["evidence"]:
-            for side in ("train", "eval"):
-                item[side] = {name: evidence.clip(parts) for name, parts in item[side].items() if parts}
-    frequent = sorted(run.rows("overlap", "frequent"), key=lambda row: (-row["num_groups"], row["text"]))
-    dropped = [row for row in run.rows("curate", "dropped") if "duplicate" in row["reason"]]
-    twins = run.rows("overlap", "near_duplicates")
-    return {
-        "num_same_dataset": sum(pair["same_dataset"] for pair in pairs),
-        "num_hit": sum(pair["num_hit"] > 0 for pair in pairs),
-        "columns": train_names,
-        "matrix": matrix,
-        "pairs": listed,
-        "split_finished": run.has("split"),
-        "split_command": run.command("split"),
-        "frequent": frequent[:20],
-        "num_frequent": len(frequent),
-        "threshold": run.recipe.get("values", {}).get("split", {}).get("threshold"),
-        "duplicates": dropped[:10],
-        "num_duplicates": len(dropped),
-        "twins": twins[:10],
-        "num_twins": len(twins),
-    }
 
 
 # --------------------------------------------------------------------------- mixture, prompts, training
@@ -361,11 +324,13 @@ def provenance(run: FinishedRun) -> Row:
 
 SECTIONS: tuple[tuple[str, str, tuple[str, ...], Callable[[FinishedRun], Row]], ...] = (
     ("flow", "Flow", (), flow),
+    ("drops", "Drops", ("curate",), drops),
     ("catalogue", "Catalogue", ("curate",), catalogue),
     ("levels", "Levels", ("split",), levels),
     ("overlap", "Overlap", ("overlap",), overlap),
     ("mixture", "Mixture", ("mix",), mixture),
     ("prompts", "Prompts", ("render",), prompts),
+    ("audit", "Audit", ("render",), audit),
     ("training", "Training", ("train",), training),
     ("scores", "Scores", ("evaluate",), scores),
     ("provenance", "Provenance", (), provenance),

@@ -37,8 +37,10 @@ _UNSPACED = (  # blocks of the scripts written without spaces
 )
 
 _BOUND = re.compile(f"[{_UNSPACED}\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]")  # also those that compose: Jamo
+_UNBOUND = re.compile(f"(?=[^\\W_])[{_UNSPACED}]")  # ends the word before it, composes with nothing before it
 _ASCII = bytes(range(128))
 _FEW = 96  # bytes of characters beyond ASCII that are looked at once, in whatever texts they stand
+_SHORT = 32  # characters of a part of a text that is remembered
 _letters: set[str] = set()  # characters beyond ASCII that stay what they are, as far as was looked
 
 
@@ -75,11 +77,20 @@ def cut_beyond_ascii(text: str) -> str:
     """Return a text with the same words as ever, all of whose characters beyond ASCII are parts of words."""
     beyond = text.encode("utf-8", "surrogatepass").translate(None, _ASCII)
     changes = (_changes_of_few if len(beyond) <= _FEW else _changes)(beyond)
-    if changes is None:
-        return " ".join(_word_pattern().findall(_folded(text)))
+    if changes is None:  # nothing composes across a space, and most of what stands between spaces comes again
+        return " ".join([part if part.isascii() else _cut_part(part) for part in text.split(" ")])
     for character, change in changes:
         text = text.replace(character, change)
     return text
+
+
+def _cut_part(part: str) -> str:
+    return _cut_short_part(part) if len(part) <= _SHORT else " ".join(_word_pattern().findall(_folded(part)))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _cut_short_part(part: str) -> str:
+    return " ".join(_word_pattern().findall(_folded(part)))
 
 
 def _changes(beyond: bytes) -> list[tuple[str, str]] | None:
@@ -111,6 +122,19 @@ def _change(character: str) -> str | None:
     if any(part.isalnum() and _BOUND.match(part) for part in character + folded):
         return None
     return "".join(part if part.isalnum() else " " for part in folded)
+
+
+def change_anywhere(character: str) -> str | None:
+    """Return the words that a character becomes wherever it stands, spaces as they end words; None where that depends.
+
+    What it becomes joins the characters beside it to one word, except at its spaces.
+    """
+    changed = _change(character)
+    if changed is None:
+        folded = _folded(character)
+        if all(_UNBOUND.match(part) for part in character + folded):
+            return "".join(f" {part} " if part.isalnum() else " " for part in folded)
+    return changed
 
 
 def normalise(text: str) -> str:

@@ -17,8 +17,11 @@ from upstream_records import EXPECT, shown
 
 from taskmill import api
 from taskmill.curation.reader import load_reader
-from taskmill.recipe import known_readers
+from taskmill.recipe import Plan, known_readers
 from taskmill.recipe_files import from_json
+from taskmill.splits.planning.assignment import plan_and_assign
+from taskmill.splits.planning.layout_files import find_layout
+from taskmill.splits.planning.layout_files import shipped as shipped_layouts
 
 Row = dict[str, Any]
 READ_BESIDE = {
@@ -432,3 +435,22 @@ def test_the_sources_page_lists_every_reader_and_what_it_was_tried_on(
     }
     assert reasons.keys() <= set(AUXILIARY.values())
     assert sum(file.num is not None for file in files.values()) + reasons.total() == len(files)
+
+
+def test_the_layouts_page_counts_what_every_layout_makes_of_the_catalogue(
+    run: api.Run, repository: Path
+) -> None:
+    catalogue = run.table("curate", "tasks")
+    columns = ["example", "task", "upstream_split", "group", "fields", "references"]
+    batches = run.table("curate", "examples", columns).to_batches()
+    written = {
+        row[0].strip("`"): row[1:] for row in tables(repository / "docs" / "layouts.md")["Published layouts"]
+    }
+    assert set(shipped_layouts()) - set(written) == {"super-ni/xlingual"}
+    for name, row in written.items():
+        exclude = ("unifiedskg/spider", "promptsource/squad") if name == "opt-iml" else ()
+        plan, _ = plan_and_assign(catalogue, batches, Plan(exclude=exclude), 11, find_layout(name))
+        counts = Counter(entry["level"] or entry["role"] for entry in plan.to_pylist())
+        assert row == [
+            f"{counts[key]:,}" for key in ("held_out", "partial", "supervised", "train", "excluded")
+        ], name

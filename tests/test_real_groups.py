@@ -16,7 +16,8 @@ from taskmill import cli
 from taskmill.errors import RecipeError
 from taskmill.recipe import Plan
 from taskmill.seeding import smallest
-from taskmill.splits.levels import Rows, TaskPlan, assign
+from taskmill.splits.planning.assignment import Rows, assign
+from taskmill.splits.planning.levels import TaskPlan
 from taskmill.storage import read_table
 from taskmill.text import words
 
@@ -93,7 +94,7 @@ def test_carving_by_group_leaves_no_shared_13_gram_and_no_equal_input(
         entry = TaskPlan(str(row["task"]), "supervised", "both", "")
         try:
             split, _ = assign(entry, rows, Plan(carve_share=SHARE), SEED)
-        except RecipeError:  # all but one of its groups hold demonstrations
+        except RecipeError:  # one example beside its demonstrations
             uncarved.append(row["task"])
             continue
         grams = [windows(*pair) for pair in zip(table["fields"].to_pylist(), table["references"].to_pylist())]

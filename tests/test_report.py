@@ -3,72 +3,24 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from finished_run import EVAL, HOSTILE, TRAIN, make_run
+from html_page import Page, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmill.cli import cli
 from taskmill.commands import figures
-from taskmill.commands.evidence import clip, mark
+from taskmill.commands.evidence import clip, is_marked, mark
 from taskmill.errors import DamagedError, UsageError
+from taskmill.normalisers import WORDS, named
 from taskmill.report import SECTIONS, TEMPLATE, write_report
 from taskmill.stages import NAMES
 from taskmill.text import words
-
-VOID = {"meta", "br", "link", "img", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Checks that tags are balanced; collects ids, links, texts by section, and marked texts."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.tags: set[str] = set()
-        self.text: dict[str, str] = {}
-        self.marked: list[str] = []
-        self.section = "head"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.tags.add(tag)
-        if values.get("id"):
-            self.ids.append(str(values["id"]))
-        self.links += [
-            str(values[name]) for name in ("href", "src", "srcset", "action", "data") if name in values
-        ]
-        if tag == "section":
-            self.section = str(values["id"])
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]} at {self.getpos()}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        self.text[self.section] = self.text.get(self.section, "") + data
-        if self.open and self.open[-1] == "mark":
-            self.marked.append(data)
-
-
-def parse(path: Path) -> Page:
-    """Read a page to its end; it must be balanced."""
-    page = Page()
-    page.feed(path.read_text(encoding="utf-8"))
-    page.close()
-    assert page.open == []
-    return page
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +38,7 @@ def page(run: Path) -> Page:
 def test_every_section_is_there_in_order_and_linked(page: Page) -> None:
     names = [name for name, *_ in SECTIONS]
     assert [i for i in page.ids if i in names] == names
-    assert set(page.links) == {f"#{i}" for i in ["top", *names]}
+    assert {f"#{i}" for i in ["top", *names]} <= set(page.links) <= {f"#{i}" for i in page.ids}
     assert len(page.ids) == len(set(page.ids))
     assert "is not finished" not in "".join(page.text.values())
 
@@ -114,6 +66,17 @@ def test_hostile_text_stays_text(run: Path, page: Page) -> None:
         ("head", ["tiny", "16", "of 17 read", "75.0", "+50.0 by training"]),
         ("flow", ["17 read = 16 kept + 1 dropped", "every record is accounted for", "1 unlabelled", *NAMES]),
         ("catalogue", ["Sentiment", "Arithmetic", "CC-BY-4.0"]),
+        (
+            "drops",
+            [
+                "curate",
+                "duplicate",
+                "equal content within one task",
+                "render",
+                "Nothing was left out by overlap",
+            ],
+        ),
+        ("audit", ["The prompts have not been audited: taskmill audit"]),
         ("levels", ["Held out: 1 task", "supervised", "1 keep"]),
         (
             "overlap",
@@ -202,6 +165,52 @@ def test_every_window_of_a_text_is_found_in_it(text: str, first: int, size: int)
     assert "".join(piece for piece, _ in pieces) == text
     found = words(" ".join(piece for piece, flag in pieces if flag))
     assert set(window) <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "window", "marked"),
+    [
+        ("lm-eval", "I don't stop, Zoë!", "dont stop", ["don't stop,"]),
+        ("lm-eval", "ÉTÉ is – here", "is – here", ["is – here"]),
+        ("gpt3", "ÉTÉ is – here", "été is here", ["ÉTÉ is – here"]),
+        ("gpt3", "nothing here", "cat sat", []),
+        ("lm-eval", "a\0b", "a b", ["a\0b"]),
+        (None, "the ids 17 4 are here", "17 4", []),
+    ],
+)
+def test_mark_follows_the_normalisation(mode: str | None, text: str, window: str, marked: list[str]) -> None:
+    pieces = mark(text, [window], named(mode) if mode else None)
+    assert [piece for piece, flag in pieces if flag] == marked
+    assert "".join(piece for piece, _ in pieces) == text
+
+
+@given(st.sampled_from(["gpt3", "lm-eval"]), st.text(max_size=60), st.integers(0, 5), st.integers(1, 4))
+def test_every_window_is_found_or_nothing_is_marked(mode: str, text: str, first: int, size: int) -> None:
+    normaliser = named(mode)
+    window = normaliser.words(text)[first : first + size]
+    pieces = mark(text, [" ".join(window)] if window else [], normaliser)
+    assert "".join(piece for piece, _ in pieces) == text
+    if is_marked(pieces):
+        found = normaliser.words(" ".join(piece for piece, flag in pieces if flag))
+        assert set(window) <= set(found)
+    elif text.isascii():
+        assert not window
+
+
+def test_words_that_depend_on_what_stands_beside_them_are_not_marked() -> None:
+    joined = replace(named("lm-eval"), words=lambda text: ["".join(text.split())])
+    assert mark("foot ball", ["football"], joined) == [("foot ball", False)]
+    assert mark("foot ball", ["foot ball"], joined) == [("foot ball", False)]
+    assert mark("football", ["football"], joined) == [("football", True)]
+
+
+def test_no_window_marks_nothing() -> None:
+    assert mark("some text", [], WORDS) == [("some text", False)]
+
+
+def test_clip_cuts_the_middle_of_long_marks() -> None:
+    ((text, marked),) = clip([("a" * 500 + "b" * 500, True)], around=20)
+    assert marked and text.startswith("a" * 100) and text.endswith("b" * 100) and len(text) < 220
 
 
 def test_clip_keeps_marks_and_shortens_the_rest() -> None:

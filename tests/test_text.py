@@ -1,13 +1,11 @@
-"""Normalisation, hashing and the confirmed n-gram overlap, against definitions written out the slow way."""
+"""Normalisation and hashing, against definitions written out the slow way."""
 
 import os
-import pickle
 import re
 import shutil
 import subprocess
 import sys
 import unicodedata
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +15,9 @@ from hypothesis import strategies as st
 
 from taskmill import leaves
 from taskmill import text as kernel
-from taskmill import words as word_rules
+from taskmill.compiling import kernels_for, load_kernels
 from taskmill.text import (
-    GramIndex,
-    SharedGrams,
-    find_shared,
     gram_hashes,
-    load_compiled,
     normalise,
     short_key,
     span_hashes,
@@ -56,54 +50,6 @@ def slow_hash(word: str) -> int:
     for byte in word.encode():
         value = (value * 0x9E3779B97F4A7C15 + byte) & MASK
     return slow_mix(value)
-
-
-def slow_windows(texts: list[str], n: int) -> dict[tuple[str, ...], set[tuple[int, int]]]:
-    """Return word tuple -> its (text, position) places."""
-    places = defaultdict(set)
-    for number, text in enumerate(texts):
-        found = words(text)
-        for position in range(len(found) - n + 1):
-            places[tuple(found[position : position + n])].add((number, position))
-    return dict(places)
-
-
-def places_by_gram(shared: SharedGrams) -> dict[str, tuple[set, set]]:
-    """Return gram text -> (train places, evaluation places), checking the invariants of the arrays on the way."""
-    num_grams = len(shared.gram_text)
-    assert len(set(shared.gram_text)) == len(shared.gram_hash) == len(shared.eval_indptr) - 1 == num_grams
-    assert set(shared.gram_id.tolist()) == set(range(num_grams))
-    train = list(zip(shared.train_text.tolist(), shared.train_position.tolist(), strict=True))
-    assert train == sorted(set(train))
-    assert shared.gram_hash.tolist() == sorted(shared.gram_hash.tolist())
-    found = {}
-    for number, gram in enumerate(shared.gram_text):
-        part = slice(*shared.eval_indptr[number : number + 2])
-        places = list(zip(shared.eval_text[part].tolist(), shared.eval_position[part].tolist(), strict=True))
-        assert places and places == sorted(set(places))
-        mine = {
-            place for place, gram_id in zip(train, shared.gram_id.tolist(), strict=True) if gram_id == number
-        }
-        found[gram] = (mine, set(places))
-    return found
-
-
-def build_index(texts: list[str], n: int, hash_bits: int = 64) -> GramIndex:
-    return GramIndex(*gram_hashes(*word_hashes(texts), n, hash_bits))
-
-
-def assert_equals_brute_force(
-    eval_texts: list[str], batches: list[list[str]], n: int, hash_bits: int = 64
-) -> None:
-    index = build_index(eval_texts, n, hash_bits)
-    evaluation = slow_windows(eval_texts, n)
-    for batch in batches:
-        shared = find_shared(index, eval_texts, batch, n, hash_bits)
-        train = slow_windows(batch, n)
-        expected = {
-            " ".join(gram): (train[gram], evaluation[gram]) for gram in train.keys() & evaluation.keys()
-        }
-        assert places_by_gram(shared) == expected
 
 
 @pytest.mark.parametrize(
@@ -164,25 +110,26 @@ def test_the_normal_form_of_the_input_does_not_count(text: str) -> None:
 @given(st.lists(odd_text, max_size=8))
 @example(["", "", "a", ""])
 @example(["A" * 200_000 + " b", "東" * 3, "c"])
+@example(["ab", "cd", " e", "f ", "g"])
 def test_compiled_and_numpy_hashes_equal_the_definition(texts: list[str]) -> None:
+    load_kernels() or pytest.skip("numba is not installed")
     expected = [slow_hash(word) for text in texts for word in words(text)]
-    kernels = [kernel._hash_words, load_compiled() or pytest.skip("numba is not installed")]
-    for hash_words in kernels:
-        parts = [hash_words(*buffer) for buffer in kernel._buffers(texts)]
-        assert [value for hashes, _ in parts for value in hashes.tolist()] == expected
-    hashes, offsets = word_hashes(texts)
-    assert hashes.dtype == np.uint64 and hashes.tolist() == expected
-    assert offsets.dtype == np.int64 and np.diff(offsets).tolist() == [len(words(text)) for text in texts]
-    assert offsets[0] == 0 and len(offsets) == len(texts) + 1
+    for forbidden in ("", "1"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TASKMILL_NO_NUMBA", forbidden)
+            assert (kernels_for(0) is None) == bool(forbidden)
+            hashes, offsets = word_hashes(texts)
+        assert hashes.dtype == np.uint64 and hashes.tolist() == expected
+        assert offsets.dtype == np.int64 and np.diff(offsets).tolist() == [len(words(text)) for text in texts]
+        assert offsets[0] == 0 and len(offsets) == len(texts) + 1
 
 
 def test_hashes_do_not_depend_on_chunks_or_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"Text {i}, of {'many ' * (i % 50)} words É{i}" for i in range(3000)] + [""]
-    load_compiled()
+    load_kernels()
     whole = word_hashes(texts)
     monkeypatch.setattr(kernel, "CHUNK_BYTES", 1000)
     monkeypatch.setenv("TASKMILL_NO_NUMBA", "1")
-    assert kernel._kernel(1 << 30) is kernel._hash_words
     for got, expected in zip(word_hashes(texts), whole, strict=True):
         np.testing.assert_array_equal(got, expected)
 
@@ -196,7 +143,10 @@ def run_python(code: str, folder: Path = ROOT, **environment: str) -> str:
     return done.stdout
 
 
-HASHED = "import taskmill.text as t; print(t.load_compiled() is not None, *t.word_hashes(['Some words'])[0])"
+HASHED = """
+import taskmill.compiling as c, taskmill.text as t
+print(c.load_kernels() is not None, *t.word_hashes(['Some words'])[0])
+"""
 SOME_WORDS = f"{slow_hash('some')} {slow_hash('words')}\n"
 
 
@@ -208,7 +158,21 @@ def test_imports_neither_numba_nor_anything_but_numpy() -> None:
 
 
 def test_numba_may_be_missing() -> None:
-    assert run_python(f"import sys; sys.modules['numba'] = None; {HASHED}") == f"False {SOME_WORDS}"
+    assert run_python(f"import sys; sys.modules['numba'] = None\n{HASHED}") == f"False {SOME_WORDS}"
+
+
+COMPILED_FROM = [
+    "compiling",
+    "errors",
+    "group_kernels",
+    "jit",
+    "kernels",
+    "leaves",
+    "normalisers",
+    "text",
+    "utf8",
+    "words",
+]
 
 
 def test_numba_may_find_no_folder_for_its_cache(tmp_path: Path) -> None:
@@ -216,13 +180,13 @@ def test_numba_may_find_no_folder_for_its_cache(tmp_path: Path) -> None:
     pytest.importorskip("numba")
     package = tmp_path / "taskmill"
     package.mkdir()
-    for module in (kernel, leaves, word_rules):
-        shutil.copy(module.__file__, package)
+    for name in COMPILED_FROM:
+        shutil.copy(ROOT / "taskmill" / f"{name}.py", package)
     (package / "__init__.py").touch()
     blocked = package / "__pycache__"
     blocked.touch()
     paths = dict.fromkeys(["HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"], str(blocked))
-    refused = "import numba, taskmill.text as t; numba.njit(cache=True)(t._scan)"
+    refused = "import numba, taskmill.text as t; numba.njit(cache=True)(t.indptr_of)"
     with pytest.raises(AssertionError, match="cannot cache function"):
         run_python(refused, tmp_path, **paths)
     assert run_python(HASHED, tmp_path, **paths) == f"True {SOME_WORDS}"
@@ -251,97 +215,6 @@ def test_gram_hashes_see_the_order_of_words_and_refuse_bad_sizes() -> None:
     for n, hash_bits in ((0, 64), (2, 0), (2, 65)):
         with pytest.raises(ValueError, match="expected"):
             gram_hashes(hashes, offsets, n, hash_bits)
-
-
-@given(st.lists(small_text, max_size=6), st.lists(small_text, max_size=6), st.sampled_from([4, 7, 64]))
-def test_lookup_equals_a_dict(eval_texts: list[str], train_texts: list[str], hash_bits: int) -> None:
-    index = build_index(eval_texts, 2, hash_bits)
-    evaluation, _ = gram_hashes(*word_hashes(eval_texts), 2, hash_bits)
-    expected = {gram: place for place, gram in enumerate(sorted(set(evaluation.tolist())))}
-    assert index.grams.tolist() == list(expected)
-    grams, _ = gram_hashes(*word_hashes(train_texts), 2, hash_bits)
-    assert index.lookup(grams).tolist() == [expected.get(gram, -1) for gram in grams.tolist()]
-    assert index.nbytes > 0
-
-
-def test_lookup_at_the_ends_of_the_hash_range() -> None:
-    grams = np.array([0, MASK, 1 << 63], np.uint64)
-    index = GramIndex(grams, np.array([0, 2, 3], np.int64))
-    assert index.lookup(np.array([MASK, 1, MASK - 1, 0, 1 << 63], np.uint64)).tolist() == [2, -1, -1, 0, 1]
-    assert index.text.tolist() == [0, 1, 0] and index.position.tolist() == [0, 0, 1]
-    big = np.arange(1 << 17, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    index = GramIndex(big, np.array([0, len(big)], np.int64))
-    np.testing.assert_array_equal(index.grams[index.lookup(big)], big)
-    assert (index.lookup(big + np.uint64(1)) == -1).all()
-
-
-@settings(deadline=None)
-@given(
-    st.lists(small_text, max_size=6),
-    st.lists(st.lists(small_text, max_size=5), max_size=3),
-    st.integers(1, 13),
-    st.sampled_from([1, 2, 4, 64]),
-)
-def test_shared_grams_equal_brute_force(
-    eval_texts: list[str], batches: list[list[str]], n: int, hash_bits: int
-) -> None:
-    """With 1 to 4 bits nearly every hash collides, between windows of either side."""
-    assert_equals_brute_force(eval_texts, batches, n, hash_bits)
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    st.lists(odd_text, max_size=5),
-    st.lists(odd_text, max_size=5),
-    st.integers(1, 3),
-    st.sampled_from([3, 64]),
-)
-def test_shared_grams_equal_brute_force_on_any_text(
-    eval_texts: list[str], train_texts: list[str], n: int, hash_bits: int
-) -> None:
-    assert_equals_brute_force(eval_texts, [train_texts, eval_texts], n, hash_bits)
-
-
-@pytest.mark.parametrize("hash_bits", [6, 64])
-def test_shared_grams_of_larger_batches(hash_bits: int) -> None:
-    vocabulary = ["north", "South", "é", "西"]
-    digits = [slow_mix(i) for i in range(200)]
-    texts = [" ".join(vocabulary[digit >> 2 * k & 3] for k in range(digit % 25)) for digit in digits]
-    assert_equals_brute_force(texts[:80], [texts[80:130], texts[130:], texts[80:130]], 3, hash_bits)
-
-
-def test_a_collision_is_never_evidence() -> None:
-    eval_texts, train_texts = ["one two three", "four five six"], ["seven eight nine", "four five six"]
-    shared = find_shared(build_index(eval_texts, 3, 1), eval_texts, train_texts, 3, 1)
-    assert shared.gram_text == ["four five six"]
-    assert shared.train_text.tolist() == [1] and shared.eval_text.tolist() == [1]
-
-
-def test_index_follows_the_texts_and_pickles_without_them() -> None:
-    eval_texts, train_texts = ["a b c d"], ["z a b c"]
-    index = build_index(eval_texts, 3)
-    first = find_shared(index, eval_texts, train_texts, 3)
-    assert index.windows is not None
-    for copy, texts in ((pickle.loads(pickle.dumps(index)), eval_texts), (index, list(eval_texts))):
-        assert places_by_gram(find_shared(copy, texts, train_texts, 3)) == places_by_gram(first)
-        assert copy.windows is not None and copy.windows.texts is texts
-    assert pickle.loads(pickle.dumps(index)).windows is None
-    with pytest.raises(ValueError, match="2 texts; expected the 1 of the index"):
-        find_shared(index, ["a", "b"], train_texts, 3)
-
-
-def test_nothing_shared_gives_empty_arrays() -> None:
-    for eval_texts, train_texts in (([], []), ([], ["a b"]), (["a b"], []), (["a b"], ["c d"]), ([""], [""])):
-        shared = find_shared(build_index(eval_texts, 2), eval_texts, train_texts, 2)
-        assert places_by_gram(shared) == {}
-        assert shared.eval_indptr.tolist() == [0]
-
-
-def test_a_frequent_gram_costs_its_places_and_not_their_product() -> None:
-    texts = ["the same three words"] * 3000
-    shared = find_shared(build_index(texts, 4), texts, texts, 4)
-    assert len(shared.train_text) == len(shared.eval_text) == 3000
-    assert shared.gram_text == ["the same three words"]
 
 
 def test_window() -> None:

@@ -225,7 +225,7 @@ HEADER = "train_task,eval_task,action,evidence,rule,by,at,why\n"
         ),
         (HEADER + f"{PAIR},drp_train_task,{'0' * 32},,,,\n", [":2", "did you mean 'drop_train_task'"]),
         (HEADER + f"{PAIR},keep,xyz,,,,\n", [":2", "'xyz' is not a digest", "undecided.csv"]),
-        (HEADER.replace("evidence,", "") + f"{PAIR},keep,,,,\n", [":1", "'evidence' is missing"]),
+        (HEADER.replace("evidence,", "") + f"{PAIR},keep,,,,\n", [":1", "the column 'evidence' is missing"]),
         (HEADER + f"{PAIR}\n", [":2", "2 values; expected 8"]),
         (None, ["split.decisions", "no file", "people.csv"]),
     ],

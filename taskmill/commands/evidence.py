@@ -11,18 +11,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 
 from taskmill.commands.finished import FinishedRun, Row
-from taskmill.splits.sides import sides
-from taskmill.text import normalise, words
+from taskmill.normalisers import WORDS, Normaliser, named
+from taskmill.splits.sharing.sides import sides
+from taskmill.text import N, words
 
 Pieces = list[tuple[str, bool]]
 """A text in parts, each with whether it is marked."""
+Texts = dict[str, list[str]]
+"""The texts of each side of an example."""
 
 _GAP = " \u2026 "
 _ASCII = re.compile(r"[A-Za-z0-9]+")
 _RUN = re.compile(r"[^\W_]+|[\W_]+")
+_UNBROKEN = re.compile(r"[^\s\0]+")
 
 
 def _atoms(text: str) -> Iterator[tuple[int, int, list[str]]]:
@@ -43,17 +48,34 @@ def _atoms(text: str) -> Iterator[tuple[int, int, list[str]]]:
         yield from ((start + a, start + b, found_words) for a, b, found_words in pieces if found_words)
 
 
-def mark(text: str, windows: Sequence[str]) -> Pieces:
-    """Return a text in parts, those that lie in one of the windows marked; nothing is marked where none is found."""
-    atoms = list(_atoms(text))
+def _places(text: str, normaliser: Normaliser) -> list[tuple[int, int, list[str]]]:
+    """Return `_atoms` for any words that are cut at white space; none where the words cannot be placed."""
+    if normaliser is WORDS:
+        return list(_atoms(text))
+    atoms = [(m.start(), m.end(), normaliser.words(m.group())) for m in _UNBROKEN.finditer(text)]
+    fits = [word for atom in atoms for word in atom[2]] == normaliser.words(text)
+    return [atom for atom in atoms if atom[2]] if fits else []
+
+
+def mark(text: str, windows: Sequence[str], normaliser: Normaliser | None = WORDS) -> Pieces:
+    """Return a text in parts, those that lie in one of the windows marked; nothing is marked where none is found.
+
+    Args:
+        text: as it was written.
+        windows: normalised words, joined by spaces.
+        normaliser: what cut the words; None for words that stand nowhere in a text, such as token ids.
+    """
+    atoms = _places(text, normaliser) if normaliser is not None and windows else []
     flat = [(word, number) for number, atom in enumerate(atoms) for word in atom[2]]
     line = [word for word, _ in flat]
-    inside: set[int] = set()
+    by_size: dict[int, set[str]] = {}
     for window in windows:
-        wanted = window.split(" ")
-        for first in (i for i, word in enumerate(line) if word == wanted[0]):
-            if line[first : first + len(wanted)] == wanted:
-                inside.update(number for _, number in flat[first : first + len(wanted)])
+        by_size.setdefault(len(window.split(" ")), set()).add(window)
+    inside: set[int] = set()
+    for size, wanted in by_size.items():
+        for first in range(len(line) - size + 1):
+            if " ".join(line[first : first + size]) in wanted:
+                inside.update(number for _, number in flat[first : first + size])
     return _pieces(text, [(a, b, n in inside) for n, (a, b, _) in enumerate(atoms)])
 
 
@@ -75,19 +97,24 @@ def _pieces(text: str, spans: Sequence[tuple[int, int, bool]]) -> Pieces:
 
 
 def clip(pieces: Pieces, around: int = 160) -> Pieces:
-    """Shorten what is not marked to `around` characters beside each mark, or in all where nothing is marked."""
+    """Shorten what is not marked to `around` characters beside each mark, or in all where nothing is marked.
+
+    Marks of more than ten times as many lose their middle.
+    """
     shown, last = Pieces(), len(pieces) - 1
-    if not any(marked for _, marked in pieces):
+    if not is_marked(pieces):
         return [
             (t if len(t) <= 3 * around else t[: 3 * around].rstrip() + _GAP.rstrip(), False)
             for t, _ in pieces
         ]
     for place, (text, marked) in enumerate(pieces):
         head, tail = (around if place > 0 else 0), (around if place < last else 0)
-        if marked or len(text) <= head + tail + 40:
+        if marked:
+            head = tail = 5 * around
+        if len(text) <= head + tail + 40:
             shown.append((text, marked))
         else:
-            shown.append((text[:head] + _GAP + (text[-tail:] if tail else ""), False))
+            shown.append((text[:head] + _GAP + (text[-tail:] if tail else ""), marked))
     return shown
 
 
@@ -116,13 +143,14 @@ def worst_pairs(run: FinishedRun, tasks: Sequence[str] | None, count: int, num_w
     ids = {e[name] for items in shown.values() for e in items for name in ("train_example", "eval_example")}
     examples = run.examples(ids)
     levels = {row["task"]: row["level"] for row in run.rows("overlap", "plan")}
+    normaliser = normaliser_of(run)
     return [
         {
             **{k: v for k, v in pair.items() if k != "evidence"},
             "level": levels.get(pair["eval_task"]),
             "evidence_digest": pair["evidence"].hex(),
             "decision": decisions.get(_key(pair)),
-            "evidence": [_texts(run, item, examples) for item in shown[_key(pair)]],
+            "evidence": [_texts(run, item, examples, normaliser) for item in shown[_key(pair)]],
         }
         for pair in pairs
     ]
@@ -147,16 +175,26 @@ def _joined(evidence: Sequence[Row]) -> list[Row]:
     return list(items.values())
 
 
-def _texts(run: FinishedRun, item: Row, examples: dict[str, Row]) -> Row:
+def normaliser_of(run: FinishedRun) -> Normaliser | None:
+    """Return what cut the text of a run into words; None for token ids, which stand nowhere in a text."""
+    name = run.recipe.get("values", {}).get("overlap", {}).get("normalisation", WORDS.name)
+    return None if name == "tokenizer" else named(name)
+
+
+def _texts(run: FinishedRun, item: Row, examples: dict[str, Row], normaliser: Normaliser | None) -> Row:
     """Return an item of evidence with both examples' texts in parts: every window that they share is marked."""
     train = _sides(run, examples.get(item["train_example"]))
     evaluation = _sides(run, examples.get(item["eval_example"]))
     size = len(item["windows"][0].split(" "))
-    windows = sorted({*item["windows"], *(_grams(train, size) & _grams(evaluation, size))})
-    return {**item, "train": _marked(train, windows), "eval": _marked(evaluation, windows)}
+    windows = {*item["windows"], *_shared(train, evaluation, size, normaliser)}
+    return {
+        **item,
+        "train": _marked(train, windows, normaliser),
+        "eval": _marked(evaluation, windows, normaliser),
+    }
 
 
-def _sides(run: FinishedRun, example: Row | None) -> dict[str, list[str]]:
+def _sides(run: FinishedRun, example: Row | None) -> Texts:
     """Return the texts of the input and of the output of an example; nothing for an example that is not there."""
     if example is None:
         return {}
@@ -166,24 +204,35 @@ def _sides(run: FinishedRun, example: Row | None) -> dict[str, list[str]]:
     return {"input": inputs, "output": outputs}
 
 
-def _grams(texts: dict[str, list[str]], size: int) -> set[str]:
-    found = [words(text) for side in texts.values() for text in side]
+def _shared(one: Texts, other: Texts, size: int, normaliser: Normaliser | None) -> set[str]:
+    """Return the windows of `size` words that two examples share."""
+    return set() if normaliser is None else _grams(one, size, normaliser) & _grams(other, size, normaliser)
+
+
+def _grams(texts: Texts, size: int, normaliser: Normaliser) -> set[str]:
+    found = [normaliser.words(text) for side in texts.values() for text in side]
     return {" ".join(line[i : i + size]) for line in found for i in range(len(line) - size + 1)}
 
 
-def _marked(texts: dict[str, list[str]], windows: Sequence[str]) -> dict[str, Pieces]:
+def _marked(texts: Texts, windows: Collection[str], normaliser: Normaliser | None) -> dict[str, Pieces]:
     """Return each side's texts, a line each, in marked parts; a window of a whole short example runs over them all."""
-    parts = {name: [mark(text, windows) for text in side] for name, side in texts.items()}
-    if not any(marked for side in parts.values() for pieces in side for _, marked in pieces):
-        parts = {name: [_whole(text, windows) for text in side] for name, side in texts.items()}
+    known = sorted(windows)
+    parts = {name: [mark(text, known, normaliser) for text in side] for name, side in texts.items()}
+    if normaliser is not None and not any(is_marked(pieces) for side in parts.values() for pieces in side):
+        parts = {name: [_whole(text, known, normaliser) for text in side] for name, side in texts.items()}
     return {name: _lines(side) for name, side in parts.items()}
 
 
-def _whole(text: str, windows: Sequence[str]) -> Pieces:
+def is_marked(pieces: Pieces) -> bool:
+    """Return whether anything of a text is marked."""
+    return any(marked for _, marked in pieces)
+
+
+def _whole(text: str, windows: Sequence[str], normaliser: Normaliser) -> Pieces:
     """Return a text marked from its first to its last word where a window holds all its words."""
-    line = normalise(text)
+    line = " ".join(normaliser.words(text))
     within = line and any(f" {line} " in f" {window} " for window in windows)
-    return mark(text, [line] if within else [])
+    return mark(text, [line] if within else [], normaliser)
 
 
 def _lines(side: Sequence[Pieces]) -> Pieces:
@@ -192,3 +241,76 @@ def _lines(side: Sequence[Pieces]) -> Pieces:
     for place, pieces in enumerate(side):
         joined += [("\n", False), *pieces] if place else pieces
     return joined
+
+
+# ---------------------------------------------------------------------------------- near-duplicates
+
+
+def near_duplicates(run: FinishedRun, count: int) -> Row:
+    """Return how many examples have a near-duplicate, and clusters: the largest of each set of tasks.
+
+    Sets with an evaluation example in their cluster come first, then those with more examples.
+
+    Args:
+        run: where overlap is finished.
+        count: most clusters.
+    """
+    rows = run.rows("overlap", "near_duplicates")
+    clusters: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        clusters.setdefault((row["cluster"], row["survivor"]), []).append(row)
+    kinds: dict[tuple[bool, tuple[str, ...]], list[list[Row]]] = {}
+    for mine in clusters.values():
+        kinds.setdefault((_within_train(mine), tuple(sorted(_tasks(mine)))), []).append(mine)
+    ordered = sorted(kinds, key=lambda kind: (kind[0], -sum(map(len, kinds[kind])), kind[1]))[:count]
+    shown = [min(kinds[kind], key=lambda mine: (-len(mine), mine[0]["survivor"])) for kind in ordered]
+    examples = run.examples({e for mine in shown for e in (mine[0]["survivor"], _furthest(mine)["example"])})
+    normaliser = normaliser_of(run)
+    return {
+        "num": len(rows),
+        "num_clusters": len(clusters),
+        "num_kinds": len(kinds),
+        "num_across": sum(row["relation"] == "across" for row in rows),
+        "num_exact": sum(row["jaccard"] == 1 for row in rows),
+        "clusters": [
+            {**_cluster(run, mine, examples, normaliser), "num_alike": len(kinds[kind]) - 1}
+            for kind, mine in zip(ordered, shown)
+        ],
+    }
+
+
+def _tasks(cluster: Sequence[Row]) -> Counter[str]:
+    """Return how many examples of each task a cluster has."""
+    return Counter([cluster[0]["survivor_task"], *(row["task"] for row in cluster)])
+
+
+def _within_train(cluster: Sequence[Row]) -> bool:
+    return all(row["relation"] == "train" for row in cluster)
+
+
+def _furthest(cluster: Sequence[Row]) -> Row:
+    """Return the member that is least like the survivor."""
+    return min(cluster, key=lambda row: (row["jaccard"], row["example"]))
+
+
+def _cluster(
+    run: FinishedRun, members: Sequence[Row], examples: dict[str, Row], normaliser: Normaliser | None
+) -> Row:
+    """Return a cluster with the texts of its survivor and of the member least like it; what they share is marked."""
+    furthest = _furthest(members)
+    size = run.recipe.get("values", {}).get("overlap", {}).get("n", N)
+    survivor, other = (_sides(run, examples.get(furthest[name])) for name in ("survivor", "example"))
+    windows = _shared(survivor, other, size, normaliser)
+    return {
+        "survivor": members[0]["survivor"],
+        "size": len(members) + 1,
+        "across": not _within_train(members),
+        "tasks": sorted(_tasks(members).items(), key=lambda item: (-item[1], item[0])),
+        "jaccard": furthest["jaccard"],
+        "containment": furthest["containment"],
+        "example": furthest["example"],
+        "texts": {
+            name: {side: clip(parts) for side, parts in _marked(texts, windows, normaliser).items() if parts}
+            for name, texts in (("survivor", survivor), ("example", other))
+        },
+    }

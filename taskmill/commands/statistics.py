@@ -23,7 +23,7 @@ import click
 from taskmill.commands.figures import count, counted, decimal, words
 from taskmill.commands.finished import FinishedRun, Row
 from taskmill.commands.terminal import Terminal
-from taskmill.splits.sides import sides
+from taskmill.splits.sharing.sides import sides
 from taskmill.storage import iter_batches
 
 BY = ("benchmark", "category", "level")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from taskmill.commands.figures import count, visible
+from taskmill.commands.figures import count, named, visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -81,5 +81,7 @@ class Terminal:
         self.line(indent, *shown, "]]" if before else "")
 
     def more(self, left: int, what: str) -> None:
+        """Say how many are not shown: `what` is their name in the plural, and behind a semicolon how to see them."""
         if left > 0:
-            self.line((f"and {count(left)} more {what}", "dim"))
+            name, *rest = what.split("; ")
+            self.line(("; ".join([f"and {count(left)} more {named(name, left)}", *rest]), "dim"))

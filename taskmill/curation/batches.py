@@ -13,8 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from taskmill import text
-from taskmill.curation.groups import I64, U64, Holders, equal_edges, group_ids, shared
+from taskmill import boilerplate, text
+from taskmill.curation.groups import (
+    I64,
+    U64,
+    Holders,
+    equal_edges,
+    group_ids,
+    shared,
+)
 from taskmill.curation.merging import MergedTask
 from taskmill.curation.sketches import SKETCH_SIZE, WHOLE_WORDS, merge_smallest
 from taskmill.records import SCHEMAS
@@ -119,11 +126,13 @@ def _look(tasks: Sequence[MergedTask], words: _Words) -> tuple[U64, list[U64]]:
     num, num_texts = int(bounds[-1]), len(words.gram_starts) - 1
     holders = Holders.of(words.texts, np.repeat(np.arange(num), words.counts), num_texts, num)
     owner = np.repeat(np.arange(num_texts), np.diff(words.gram_starts))
-    by_gram = shared(words.grams, owner, holders, bounds, SKETCH_SIZE)
-    by_whole = shared(words.wholes, words.whole_texts, holders, bounds, SKETCH_SIZE)
+    rendered = np.array([task.row["num_rendered_templates"] for task in tasks], np.int64)
+    limits = boilerplate.limits(np.diff(bounds), rendered)
+    by_gram = shared(words.grams, owner, holders, bounds, SKETCH_SIZE, limits)
+    by_whole = shared(words.wholes, words.whole_texts, holders, bounds, SKETCH_SIZE, limits)
     with_input = np.flatnonzero(words.has_input)
     inputs, alone = words.inputs[with_input], Holders.one_each(with_input)
-    by_input = shared(inputs, np.arange(len(inputs)), alone, bounds)
+    by_input = shared(inputs, np.arange(len(inputs)), alone, bounds, limits=limits)
     left, right = by_gram.edges
     unkeyed = np.array([None in task.keys for task in tasks], bool)  # in other tasks upstream's keys decide
     counts = np.repeat(unkeyed, np.diff(bounds))[left]

@@ -44,7 +44,7 @@ from taskmill.storage import digest, read_table
 
 log = logging.getLogger("taskmill")
 
-REVISION = 2
+REVISION = 3
 SECTIONS = ("sources", "curate")
 READS: tuple[tuple[str, str], ...] = ()
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taskmill import boilerplate
 from taskmill.seeding import ranks
 
 I64 = NDArray[np.int64]
@@ -28,8 +29,6 @@ U64 = NDArray[np.uint64]
 Edges = tuple[I64, I64]
 """int64[num_edges] twice: the numbers of the examples at both ends."""
 
-BOILERPLATE_SHARE = 0.5  # of a task's examples; what stands in more of them joins nothing
-BOILERPLATE_EXAMPLES = 20  # a task with fewer examples has no boilerplate
 _HASHES_AT_ONCE = 1 << 23  # bounds what one sort holds
 
 
@@ -64,8 +63,15 @@ class Shared:
     """Of each task the smallest distinct hashes that are no boilerplate, ascending."""
 
 
-def shared(hashes: U64, owner: NDArray[Any], holders: Holders, bounds: I64, keep: int = 0) -> Shared:
-    """Find the examples of a task that share a hash; one in over half of 20 or more examples is boilerplate.
+def shared(
+    hashes: U64,
+    owner: NDArray[Any],
+    holders: Holders,
+    bounds: I64,
+    keep: int = 0,
+    limits: NDArray[np.float64] | None = None,
+) -> Shared:
+    """Find the examples of a task that share a hash which is no boilerplate.
 
     Args:
         hashes: uint64[num], of grams, inputs or whatever examples may share.
@@ -73,12 +79,15 @@ def shared(hashes: U64, owner: NDArray[Any], holders: Holders, bounds: I64, keep
         holders: the examples that hold each text, all of one task.
         bounds: int64[num_tasks + 1]; task t has the examples bounds[t] .. bounds[t + 1] - 1.
         keep: how many of a task's smallest hashes to return.
+        limits: see `boilerplate.limits`; by default those of tasks that are not rendered.
     """
+    if limits is None:
+        limits = boilerplate.limits(np.diff(bounds), np.zeros(len(bounds) - 1, np.int64))
     num_parts = np.uint64(len(hashes) // _HASHES_AT_ONCE + 1)
     parts = []
     for part in range(int(num_parts)):
         mine = hashes % num_parts == part if num_parts > 1 else slice(None)
-        parts.append(_shared(hashes[mine], owner[mine], holders, bounds, keep))
+        parts.append(_shared(hashes[mine], owner[mine], holders, bounds, keep, limits))
     if len(parts) == 1:
         return parts[0]
     return Shared(
@@ -87,7 +96,9 @@ def shared(hashes: U64, owner: NDArray[Any], holders: Holders, bounds: I64, keep
     )
 
 
-def _shared(hashes: U64, owner: NDArray[Any], holders: Holders, bounds: I64, keep: int) -> Shared:
+def _shared(
+    hashes: U64, owner: NDArray[Any], holders: Holders, bounds: I64, keep: int, limits: NDArray[np.float64]
+) -> Shared:
     """Do what `shared` does, at once."""
     num_tasks, num_texts = len(bounds) - 1, len(holders.starts) - 1
     if not len(hashes):
@@ -104,9 +115,8 @@ def _shared(hashes: U64, owner: NDArray[Any], holders: Holders, bounds: I64, kee
     pairs = _distinct(np.sort(run[inside] * num_texts + owner[inside]))
     run_of, text = np.divmod(pairs, num_texts)
     common = np.zeros(int(run[-1]) + 1, bool)
-    sizes = np.diff(bounds)
-    if sizes.max(initial=0) >= BOILERPLATE_EXAMPLES:
-        most = np.where(sizes >= BOILERPLATE_EXAMPLES, sizes * BOILERPLATE_SHARE, np.inf)[task_of]  # per text
+    if np.isfinite(limits).any():
+        most = limits[task_of]  # per text
         over = np.diff(holders.starts) > most
         if over.any():
             common[run[~inside & over[owner]]] = True

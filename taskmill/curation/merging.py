@@ -111,6 +111,7 @@ def merge_task(
     assert len(places) + len(dropped) == num_read(data), f"{plan.task}: kept + dropped is not read"
     row = _task_row(plan, data, records, defaults, aliases)
     row |= {"num_read": num_read(data), "num_kept": len(places)}
+    row["num_rendered_templates"] = data.num_rendered_templates
     keys = [data.columns.group[i] for i in places]
     texts = _texts(data.columns, places, row["output_fields"])
     return MergedTask(row, _columns(records, places), keys, texts, templates, dropped)

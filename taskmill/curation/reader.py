@@ -161,6 +161,8 @@ class TaskData:
     """Rows of tasks/templates without `task` and `digest`; `metadata` as a dict."""
     aside: list[Aside] = field(default_factory=list)
     """Records read and not used; each becomes a row of tasks/dropped."""
+    num_rendered_templates: int = 0
+    """Templates with which upstream rendered its rows; 0 where the rows are no rendered prompts."""
 
     def fail(self, source: SourceFolder, error: DataError, damage: Aside) -> None:
         """Stop with `error`, or keep the record aside, as the recipe's `curate.on_error` says."""

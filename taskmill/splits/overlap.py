@@ -3,53 +3,96 @@
 Reads the tables `tasks` and `examples` of curate. Writes `plan` and `assignment` (see levels), `pairs`, `hits`,
 `touched`, `evidence`, `frequent` (see pairs) and `near_duplicates`.
 
-Near-duplicates are, for now, exact ones across tasks: examples whose normalised words are equal. The survivor is an
-evaluation example where there is one, else the lowest id; the cluster is the hash of the words.
+The evaluation side is kept in memory and indexed. All other examples stream past it and past the sketches of
+near-duplicates in one pass: read in one thread, searched and sketched in others, with the same tables whatever their number.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from taskmill.artifact import Inputs, Manifest, ShardWriter, StageWriter
-from taskmill.errors import RecipeError
-from taskmill.recipe import Overlap, Plan
+from taskmill.errors import UsageError
+from taskmill.normalisers import named
+from taskmill.recipe import Overlap
 from taskmill.records import SCHEMAS
 from taskmill.settings import Settings
-from taskmill.splits.index import (
+from taskmill.splits.planning.assignment import plan_and_assign
+from taskmill.splits.planning.layout_files import find_layout
+from taskmill.splits.planning.levels import EVALUATION_ROLES, TRAINING_ROLES
+from taskmill.splits.planning.selectors import TASK_COLUMNS
+from taskmill.splits.sharing.examples import (
     COLUMNS,
-    EMPTY,
     EVALUATION_TEXT,
     TRAIN_TEXT,
+    Bools,
     Catalogue,
-    EvaluationSide,
-    find_relations,
-    numbered,
+    Examples,
+    read_examples,
     read_side,
     text_sides,
 )
-from taskmill.splits.levels import EVALUATION_ROLES, TRAINING_ROLES, Rows, assign, plan_tasks
-from taskmill.splits.pairs import compare
-from taskmill.splits.sides import is_labelled
-from taskmill.storage import read_table
+from taskmill.splits.sharing.index import EvaluationSide, Found, relate, scan
+from taskmill.splits.sharing.near_duplicates import find_near_duplicates
+from taskmill.splits.sharing.pairs import compare
+from taskmill.storage import file_digest, read_table
 
 log = logging.getLogger("taskmill")
 
-REVISION = 1
+REVISION = 2
 SECTIONS = ("plan", "overlap")
 READS = (("curate", "tasks"), ("curate", "examples"))
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
-_TASK_COLUMNS = ("task", "category", "dataset", "output_fields")
 _ASSIGNMENT_COLUMNS = ("example", "task", "upstream_split", "group", "fields", "references")
+
+
+def external(settings: Settings, inputs: Inputs) -> dict[str, Any]:
+    """Return what the layout says, and the identity of the tokenizer whose ids are the words.
+
+    Raises:
+        RecipeError: the layout is missing or has problems.
+        UsageError: a tokenizer is missing, is named for nothing, or its folder holds none.
+    """
+    layout = find_layout(settings.plan.layout, settings.path)
+    return _tokenizer_files(settings) | ({"layout": layout.digest} if layout else {})
+
+
+def _tokenizer_files(settings: Settings) -> dict[str, Any]:
+    """Return the digests of a tokenizer's files; a Hub id is a setting.
+
+    Raises:
+        UsageError: a tokenizer is missing, is named for nothing, or its folder holds none.
+    """
+    overlap = settings.overlap
+    if overlap.normalisation != "tokenizer":
+        if overlap.tokenizer is not None:
+            raise UsageError(
+                f"overlap.tokenizer is only for `normalisation: tokenizer`; the recipe has {overlap.normalisation!r}"
+            )
+        return {}
+    if overlap.tokenizer is None:
+        raise UsageError(
+            "overlap.tokenizer: `normalisation: tokenizer` needs a tokenizer: a folder or a Hub id"
+        )
+    folder = settings.path(overlap.tokenizer)
+    if not folder.exists():
+        return {"tokenizer": overlap.tokenizer, "revision": overlap.revision}
+    files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
+    if not any(path.name == "tokenizer.json" for path in files):
+        raise UsageError(
+            f"overlap.tokenizer: {folder} holds no tokenizer.json; expected the folder of a fast tokenizer, "
+            f"relative to the recipe, or a Hub id"
+        )
+    return {"tokenizer": {path.name: file_digest(path) for path in files if path.name in TOKENIZER_FILES}}
 
 
 def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
@@ -57,14 +100,19 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
 
     Raises:
         RecipeError: the plan does not fit the tasks; see `levels`.
+        UsageError: a tokenizer cannot be loaded, or no banding of signatures fits; see `near_duplicates`.
         DamagedError: a table of curate is damaged or not sorted.
+        StorageError: the disk refuses.
     """
-    tasks = inputs.table("curate", "tasks", _TASK_COLUMNS).sort_by("task")
-    parts = [[i["table"], i["rows"]] for i in inputs.identity(READS)]
+    tasks = inputs.table(
+        "curate", "tasks", (*TASK_COLUMNS, "output_fields", "num_rendered_templates")
+    ).sort_by("task")
+    parts = [[[i["table"], i["rows"]] for i in inputs.identity(READS)], out.identity.external]
     if not out.finished("assignment", parts):
         with out.shard("assignment", parts) as shard:
             batches = inputs.batches("curate", "examples", _ASSIGNMENT_COLUMNS)
-            plan, assignment = plan_and_assign(tasks, batches, settings.plan, settings.seed)
+            layout = find_layout(settings.plan.layout, settings.path)
+            plan, assignment = plan_and_assign(tasks, batches, settings.plan, settings.seed, layout)
             shard.write_table("plan.parquet", SCHEMAS["overlaps/plan"], plan)
             shard.write_table("assignment.parquet", SCHEMAS["overlaps/assignment"], assignment)
             _count_assignment(shard, plan, assignment)
@@ -77,7 +125,8 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
                 plan,
                 assignment,
                 lambda: inputs.batches("curate", "examples", COLUMNS),
-                settings.overlap,
+                _with_folder(settings),
+                settings.workers,
             )
             for name, table in sorted(tables.items()):
                 shard.write_table(f"{name}.parquet", SCHEMAS[f"overlaps/{name}"], table)
@@ -85,6 +134,14 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
             shard.count("num_pairs_hit", int(np.count_nonzero(tables["pairs"]["num_hit"].to_numpy())))
         out.add(shard.record)
     return out.finish()
+
+
+def _with_folder(settings: Settings) -> Overlap:
+    """Return the section with a tokenizer's folder made absolute."""
+    overlap: Overlap = settings.overlap
+    if overlap.tokenizer is None or not settings.path(overlap.tokenizer).exists():
+        return overlap
+    return dataclasses.replace(overlap, tokenizer=str(settings.path(overlap.tokenizer)))
 
 
 def _count_assignment(shard: ShardWriter, plan: pa.Table, assignment: pa.Table) -> None:
@@ -97,72 +154,6 @@ def _count_assignment(shard: ShardWriter, plan: pa.Table, assignment: pa.Table) 
         shard.drop(reason, number)
 
 
-# --------------------------------------------------------------------------------------- assignment
-
-
-def plan_and_assign(
-    tasks: pa.Table, batches: Iterable[pa.RecordBatch], plan: Plan, seed: int
-) -> tuple[pa.Table, pa.Table]:
-    """Return the tables plan and assignment.
-
-    Args:
-        tasks: `task`, `category` and `output_fields` of every task.
-        batches: of the examples, with the columns example, task, upstream_split, group, fields, references.
-        plan: the recipe's section.
-        seed: of the run.
-
-    Raises:
-        RecipeError: every problem of the plan, or of the tasks that it names; see `levels`.
-    """
-    entries = plan_tasks(dict(zip(tasks["task"].to_pylist(), tasks["category"].to_pylist())), plan)
-    output_fields = dict(zip(tasks["task"].to_pylist(), tasks["output_fields"].to_pylist()))
-    evaluated = {entry.task: output_fields[entry.task] for entry in entries if entry.role in EVALUATION_ROLES}
-    examples = _small_columns(batches, evaluated).sort_by([("task", "ascending"), ("example", "ascending")])
-    names = examples["task"].to_numpy()
-    columns = (
-        examples["upstream_split"].to_numpy(),
-        examples["group"].to_numpy(),
-        examples["labelled"].to_numpy(),
-    )
-    parts, problems = [], list[str]()
-    for entry in entries:
-        low, high = (int(np.searchsorted(names, entry.task, side=side)) for side in ("left", "right"))
-        try:
-            parts.append(assign(entry, Rows(*(column[low:high] for column in columns)), plan, seed))
-        except RecipeError as error:
-            problems += error.problems
-    if problems:
-        raise RecipeError(problems)
-    empty = np.empty(0, object)
-    assignment = examples.select(["example", "task", "group"])
-    for place, name in enumerate(("split", "reason")):
-        values = np.concatenate([empty, *(part[place] for part in parts)])
-        assignment = assignment.append_column(name, pa.array(values, pa.string(), from_pandas=False))
-    plan_rows = pa.Table.from_pylist([asdict(entry) for entry in entries], schema=SCHEMAS["overlaps/plan"])
-    return plan_rows, assignment.cast(SCHEMAS["overlaps/assignment"])
-
-
-def _small_columns(batches: Iterable[pa.RecordBatch], output_fields: Mapping[str, Sequence[str]]) -> pa.Table:
-    """Return id, task, upstream split, group and `labelled` of all examples.
-
-    `output_fields` has the tasks that are evaluated; only of these is it looked up whether they are labelled.
-    """
-    kept = ["example", "task", "upstream_split", "group"]
-    evaluated, parts = pa.array(list(output_fields), pa.string()), []
-    for batch in batches:
-        labelled = np.zeros(batch.num_rows, bool)
-        rows = np.flatnonzero(
-            pc.is_in(batch.column("task"), value_set=evaluated).to_numpy(zero_copy_only=False)
-        )
-        part = batch.select(["task", "fields", "references"]).take(pa.array(rows))
-        values = zip(*(part.column(name).to_pylist() for name in part.schema.names))
-        labelled[rows] = [is_labelled(json.loads(f), r, output_fields[task]) for task, f, r in values]
-        table = pa.Table.from_batches([batch.select(kept)])
-        parts.append(table.append_column("labelled", pa.array(labelled)))
-    schema = pa.schema([*(SCHEMAS["tasks/examples"].field(name) for name in kept), ("labelled", pa.bool_())])
-    return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)]).combine_chunks()
-
-
 # ----------------------------------------------------------------------------------------- overlaps
 
 
@@ -172,6 +163,7 @@ def find_overlaps(
     assignment: pa.Table,
     batches: Callable[[], Iterable[pa.RecordBatch]],
     settings: Overlap,
+    workers: int = 1,
 ) -> dict[str, pa.Table]:
     """Return the tables pairs, hits, touched, evidence, frequent and near_duplicates.
 
@@ -179,31 +171,54 @@ def find_overlaps(
         tasks: `task`, `dataset` and `output_fields`, sorted by task.
         plan: as `plan_and_assign` returns it.
         assignment: as `plan_and_assign` returns it.
-        batches: starts a pass over the examples, with the columns `index.COLUMNS`, each task sorted by example.
+        batches: starts a pass over the examples, with the columns `examples.COLUMNS`, each task sorted by example.
         settings: the recipe's section.
+        workers: threads; no result depends on it.
 
     Raises:
         DamagedError: the examples are not those of the assignment, or not sorted.
+        UsageError: see `normalisers.named`, `find_near_duplicates`.
     """
     catalogue = make_catalogue(tasks, plan, assignment)
-    evaluation = EvaluationSide(list(read_side(catalogue, batches(), EVALUATION_TEXT)), settings.n)
+    normaliser = named(settings.normalisation, settings.tokenizer, settings.revision)
+    parts = list(read_side(catalogue, batches(), EVALUATION_TEXT))
+    evaluation = EvaluationSide(parts, settings.n, normaliser, workers)
     log.info(
         "overlap: %d evaluation examples, %d distinct grams of %d words",
         len(evaluation.examples.number),
-        len(evaluation.index.grams),
+        len(evaluation.index.gram_hash),
         settings.n,
     )
-    shared = find_relations(evaluation, read_side(catalogue, batches(), TRAIN_TEXT))
+    taking_part, found = assignment["split"].to_numpy() != "excluded", list[Found]()
+    examples = _stream(catalogue, batches(), taking_part, evaluation, workers, found)
+    near_duplicates = find_near_duplicates(catalogue, examples, taking_part, settings, workers)
+    shared = relate(evaluation, found)
     log.info(
         "overlap: %d shared grams and wholes in %d train places",
         len(shared.gram_hash),
         len(shared.train.gram),
     )
     same = same_dataset_pairs(plan["role"].to_pylist(), tasks["dataset"].to_pylist())
-    tables = compare(catalogue, evaluation, shared, same, settings.frequent_groups, settings.num_evidence)
-    taking_part = assignment["split"].to_numpy() != "excluded"
-    tables["near_duplicates"] = exact_duplicates(catalogue, batches(), taking_part)
-    return tables
+    rendered = tasks["num_rendered_templates"].to_numpy()
+    frequent, num_evidence = settings.frequent_groups, settings.num_evidence
+    tables = compare(catalogue, evaluation, shared, same, frequent, num_evidence, rendered)
+    return {**tables, "near_duplicates": near_duplicates}
+
+
+def _stream(
+    catalogue: Catalogue,
+    batches: Iterable[pa.RecordBatch],
+    taking_part: Bools,
+    evaluation: EvaluationSide,
+    threads: int,
+    found: list[Found],
+) -> Iterator[Examples]:
+    """Yield every example that takes part; appends to `found` what the train examples hold of the evaluation side."""
+    yield evaluation.examples
+    others = read_examples(catalogue, batches, taking_part & (catalogue.side != EVALUATION_TEXT))
+    for examples, part in scan(evaluation.probe, others, threads, catalogue.side == TRAIN_TEXT):
+        found.append(part)
+        yield examples
 
 
 def make_catalogue(tasks: pa.Table, plan: pa.Table, assignment: pa.Table) -> Catalogue:
@@ -232,39 +247,3 @@ def same_dataset_pairs(roles: Sequence[str], datasets: Sequence[str]) -> dict[in
         for task, (role, dataset) in enumerate(zip(roles, datasets))
         if role in TRAINING_ROLES and dataset in evaluated
     }
-
-
-def exact_duplicates(
-    catalogue: Catalogue, batches: Iterable[pa.RecordBatch], taking_part: npt.NDArray[np.bool_]
-) -> pa.Table:
-    """Return the examples of equal normalised words in two or more tasks, with the one that would survive.
-
-    Args:
-        catalogue: the numbering of examples.
-        batches: a pass over all examples.
-        taking_part: bool[num_examples]: the others are left out.
-    """
-    keys = np.zeros((len(catalogue.ids), 2), "<u8")
-    for numbers, batch in numbered(catalogue, batches):
-        column = b"".join(batch.column("normalised").to_pylist())
-        keys[numbers] = np.frombuffer(column, "<u8").reshape(-1, 2)
-    taking_part = taking_part & (keys != np.frombuffer(EMPTY, "<u8")).any(axis=1)
-    number = np.flatnonzero(taking_part)
-    order = np.lexsort((number, catalogue.side[number] != EVALUATION_TEXT, keys[number, 1], keys[number, 0]))
-    number = number[order]
-    first = np.ones(len(number), bool)
-    first[1:] = (keys[number[1:]] != keys[number[:-1]]).any(axis=1)
-    cluster, num_tasks = np.cumsum(first) - 1, len(catalogue.tasks)
-    tasks_of_cluster = np.unique(cluster * num_tasks + catalogue.task_of(number)) // num_tasks
-    survivor = number[first][cluster]
-    rows = np.flatnonzero((number != survivor) & (np.bincount(tasks_of_cluster) > 1)[cluster])
-    ones = np.ones(len(rows))
-    columns = {
-        "example": catalogue.ids.take(pa.array(number[rows])),
-        "survivor": catalogue.ids.take(pa.array(survivor[rows])),
-        "cluster": pa.array(keys[number[rows], 0]),
-        "jaccard": ones,
-        "containment": ones,
-    }
-    table = pa.Table.from_pydict(columns, schema=SCHEMAS["overlaps/near_duplicates"])
-    return table.sort_by([("survivor", "ascending"), ("example", "ascending")])

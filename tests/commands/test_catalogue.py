@@ -46,6 +46,7 @@ def run(tmp_path: Path) -> Path:
             "num_kept": len(mine),
             "num_groups": 1,
             "largest_group": place + 1,
+            "num_rendered_templates": 0,
         }
         facts = {"license": known, "license_evidence": f"ground {place}", "shard": "all"}
         tasks.append({"benchmark": benchmark, "name": short, **task, **sizes, **facts})

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskmill import text
+from taskmill import boilerplate, text
 from taskmill.curation import groups
 from taskmill.curation.batches import finish_tasks
 from taskmill.curation.groups import Holders, Shared, components, equal_edges, group_ids, shared
@@ -118,6 +118,19 @@ def test_boilerplate_joins_only_in_small_tasks() -> None:
 
     assert len(set(group(tasks(19)))) == 1
     assert len(set(group(tasks(20)))) == 20
+
+
+@pytest.mark.parametrize(("num_templates", "num_groups"), [(0, 3), (1, 3), (3, 60), (4, 3)])
+def test_the_words_of_a_template_join_nothing(num_templates: int, num_groups: int) -> None:
+    """Sixty rows of three templates, told that there are so many: with four, none has the 20 rows that it takes."""
+    leaves = [[f"the words of template{i % 3} only{i} own{i}"] for i in range(60)]
+    flat = [leaf for texts in leaves for leaf in texts]
+    grams, starts = text.gram_hashes(*text.word_hashes(flat), 4)
+    limits = boilerplate.limits(np.array([60]), np.array([num_templates]))
+    owner = np.repeat(np.arange(60), np.diff(starts))
+    found = shared(grams, owner, Holders.one_each(np.arange(60)), np.array([0, 60]), limits=limits)
+    ids = group_ids(["p3/t"], [[f"p3/t#{i:02}" for i in range(60)]], [[None] * 60], [found.edges])
+    assert len(set(ids.tolist())) == num_groups
 
 
 def test_a_gram_in_exactly_half_of_the_examples_joins() -> None:

@@ -72,7 +72,7 @@ def run(tmp_path: Path, tokenizer_folder: Path, make_model: Callable[..., Any]) 
     examples = sorted({(row["task"], row["example"], row["split"]) for row in prompts})
     members = [
         {"example": e, "task": t, "split": s, "reason": None, "rule": None, "group": i // 2,
-         "content": bytes(32), "clean": i % 2 == 0}
+         "content": bytes(32), "clean": i % 2 == 0, "clean_rare": i % 2 == 0}
         for i, (t, e, s) in enumerate(examples)
     ]  # fmt: skip
     info = {"max_length": MAX_LENGTH, "vocab_size": 320, "tokenizer": "abc"}

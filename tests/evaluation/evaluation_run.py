@@ -92,7 +92,9 @@ def task_rows() -> list[dict[str, Any]]:
     for task, (category, metric) in facts.items():
         row = dict.fromkeys(SCHEMAS["tasks/tasks"].names, "")
         lists = {name: [] for name in ("corpora", "demonstrations", "output_fields", "languages")}
-        numbers = dict.fromkeys(("num_read", "num_kept", "num_groups", "largest_group", "first_row"), 0)
+        numbers = dict.fromkeys(
+            ("num_read", "num_kept", "num_groups", "largest_group", "num_rendered_templates", "first_row"), 0
+        )
         row |= lists | numbers | {"multiple_choice": False, "subtask": None}
         benchmark, name = task.split("/")
         rows.append(row | {"task": task, "benchmark": benchmark, "name": name, "family": name,

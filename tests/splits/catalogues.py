@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from taskmill.artifact import Identity, Inputs, Manifest, StageWriter, open_stage
+from taskmill.normalisers import WORDS, Normaliser
 from taskmill.plain import to_json
 from taskmill.recipe import Overlap, Plan, Recipe, Resolved, Split
 from taskmill.records import DIRECTORIES, SCHEMAS
 from taskmill.settings import Settings
-from taskmill.splits.sides import outputs, sides
+from taskmill.splits.sharing.sides import outputs, sides
 from taskmill.storage import canonical_json
-from taskmill.text import gram_hashes, short_key, text_leaves, word_hashes, words
+from taskmill.text import gram_hashes, short_key, text_leaves, word_hashes
 
 
 def example_row(
@@ -93,10 +95,11 @@ def run_stage(
     overlap: Overlap | None = None,
     split: Split | None = None,
     force: bool = False,
+    workers: int = 1,
 ) -> Manifest:
     """Run a stage as the command line does."""
     recipe = Recipe("test", (), plan=plan or Plan(), overlap=overlap or Overlap(), split=split or Split())
-    settings = Settings(Resolved(recipe, {}, run, ""), module.SECTIONS)
+    settings = Settings(Resolved(recipe, {}, run, ""), module.SECTIONS, workers)
     inputs = Inputs({name: run / folder for name, folder in DIRECTORIES.items()})
     external = module.external(settings, inputs) if hasattr(module, "external") else {}
     sections = {name: to_json(getattr(recipe, name)) for name in module.SECTIONS}
@@ -114,13 +117,21 @@ def example_sides(row: Mapping[str, Any], output_fields: Sequence[str]) -> tuple
     return sides(json.loads(row["fields"]), row["references"], row["options"], output_fields)
 
 
-def windows(text: str, n: int) -> set[tuple[str, ...]]:
-    found = words(text)
+def windows(text: str, n: int, normaliser: Normaliser = WORDS) -> set[tuple[str, ...]]:
+    found = normaliser.words(text)
     return {tuple(found[i : i + n]) for i in range(len(found) - n + 1)}
 
 
-def window_hash(window: tuple[str, ...]) -> bytes:
-    return gram_hashes(*word_hashes([" ".join(window)]), len(window))[0].astype(">u8").tobytes()
+def window_hash(window: tuple[str, ...], normaliser: Normaliser) -> bytes:
+    return gram_hashes(*word_hashes([" ".join(window)], normaliser), len(window))[0].astype(">u8").tobytes()
+
+
+def whole_digest(row: Mapping[str, Any], texts: Sequence[str], normaliser: Normaliser) -> bytes:
+    """The digest of all words of an example: curate's own where these are the words it cuts."""
+    if normaliser is WORDS:
+        return row["normalised"]
+    line = " ".join(word for text in texts for word in normaliser.words(text))
+    return hashlib.blake2b(line.encode(), digest_size=16, person=normaliser.name.encode()).digest()
 
 
 def brute_force(
@@ -129,21 +140,34 @@ def brute_force(
     output_fields: Mapping[str, Sequence[str]],
     n: int,
     frequent_groups: int,
+    normaliser: Normaliser = WORDS,
 ) -> dict[str, Any]:
     """Every figure of every pair, from sets of word tuples: {(train task, eval task): {...}}."""
-    facts = {row["example"]: _facts(row, output_fields[row["task"]], n) for row in (*train, *evaluation)}
+    facts = {
+        row["example"]: _facts(row, output_fields[row["task"]], n, normaliser)
+        for row in (*train, *evaluation)
+    }
     holders: dict[tuple[str, ...], tuple[set, set]] = {}
     for side, rows in enumerate((train, evaluation)):
         for row in rows:
             for window in facts[row["example"]]["all"]:
                 holders.setdefault(window, (set(), set()))[side].add((row["task"], row["group"]))
     shared = {window: a | b for window, (a, b) in holders.items() if a and b}
-    frequent = {window for window, groups in shared.items() if len(groups) > frequent_groups}
+    sizes = Counter(row["task"] for row in (*train, *evaluation))
+    counts = Counter((w, row["task"]) for row in (*train, *evaluation) for w in facts[row["example"]]["all"])
+
+    def boilerplate(window: tuple[str, ...]) -> bool:
+        holding = {task for side in holders[window] for task, _ in side}
+        return all(sizes[task] >= 20 and counts[window, task] > sizes[task] / 2 for task in holding)
+
+    frequent = {w for w, groups in shared.items() if len(groups) > frequent_groups or boilerplate(w)}
     pairs: dict[tuple[str, str], dict[str, Any]] = {}
     for e in evaluation:
         for t in train:
             common = facts[e["example"]]["all"] & facts[t["example"]]["all"]
-            whole = facts[e["example"]]["short"] and e["normalised"] == t["normalised"]
+            whole = (
+                facts[e["example"]]["short"] and facts[e["example"]]["whole"] == facts[t["example"]]["whole"]
+            )
             if not common and not whole:
                 continue
             pair = pairs.setdefault(
@@ -155,8 +179,8 @@ def brute_force(
             hit["same"] |= bool(facts[e["example"]]["outputs"] & facts[t["example"]]["outputs"])
             touched = pair["touched"].setdefault(t["example"], set())
             touched |= common | ({("", whole)} if whole else set())
-            hashes = {window_hash(window) for window in common}
-            hashes |= {int.from_bytes(e["normalised"][:8], "little").to_bytes(8, "big")} if whole else set()
+            hashes = {window_hash(window, normaliser) for window in common}
+            hashes |= {facts[e["example"]]["whole"][:8][::-1]} if whole else set()
             pair["train"] |= {t["content"] + h for h in hashes}
             pair["eval"] |= {e["content"] + h for h in hashes}
     return {
@@ -165,13 +189,17 @@ def brute_force(
     }
 
 
-def _facts(row: Mapping[str, Any], output_fields: Sequence[str], n: int) -> dict[str, Any]:
+def _facts(
+    row: Mapping[str, Any], output_fields: Sequence[str], n: int, normaliser: Normaliser
+) -> dict[str, Any]:
     texts = example_sides(row, output_fields)
-    found = [set().union(*(windows(text, n) for text in side)) for side in texts]
+    found = [set().union(*(windows(text, n, normaliser) for text in side)) for side in texts]
+    everything = [*texts[0], *texts[1]]
     return {
         "sides": found,
         "all": found[0] | found[1],
-        "short": not (found[0] | found[1]) and bool(words(" ".join([*texts[0], *texts[1]]))),
+        "whole": whole_digest(row, everything, normaliser),
+        "short": not (found[0] | found[1]) and any(normaliser.words(text) for text in everything),
         "outputs": outputs(row["references"], "\n".join(texts[1])),
     }
 
@@ -210,7 +238,7 @@ def check_pairs(
     tables: Mapping[str, pa.Table], expected: Mapping[str, Any], num_eval: Mapping[str, int]
 ) -> None:
     """Assert that hits, touched, frequent and every figure of pairs are those of `brute_force`."""
-    from taskmill.splits.pairs import evidence_digest
+    from taskmill.splits.sharing.pairs import evidence_digest
 
     seen = observed(tables)
     assert seen.keys() == expected["pairs"].keys()

@@ -10,20 +10,17 @@ import pytest
 from taskmill.errors import UsageError
 from taskmill.recipe import DEFAULT_RULES, Rule, When
 from taskmill.records import DECISION_COLUMNS
-from taskmill.splits.decisions import (
-    Decision,
-    Pair,
-    decide,
+from taskmill.splits.deciding.decision_files import (
     decisions_digest,
-    fits,
     read_decisions,
     undecided_message,
     write_decisions,
 )
+from taskmill.splits.deciding.decisions import Decision, Pair, decide, fits
 
 TASKS = ["a/train", "a/eval", "b/other"]
 OLD, NEW = "0" * 32, "f" * 32
-PAIR = Pair("a/train", "a/eval", "partial", False, 100, 20, 0.2, 0.1, 5, 0, NEW)
+PAIR = Pair("a/train", "a/eval", "partial", False, 100, 20, 0.2, 0.1, 5, 0, NEW, 0.15, 0.05, 30, 40)
 HEADER = ",".join(DECISION_COLUMNS)
 
 
@@ -61,10 +58,10 @@ def test_last_row_of_a_pair_wins_and_blank_actions_decide_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "wanted"),
     [
-        (["train_task,eval_task,action"], [":1:", "column 'evidence' is missing", HEADER]),
+        (["train_task,eval_task,action"], [":1:", "the column 'evidence' is missing", HEADER]),
         ([HEADER + ",reasons"], [":1:", "unknown column 'reasons'"]),
         (["train_task,eval_task,action,evidence,action"], ["'action' is there twice"]),
-        ([], [":1:", "column 'train_task' is missing"]),
+        ([], [":1:", "the columns 'train_task', 'eval_task', 'action', 'evidence' are missing"]),
         (
             [HEADER, f"a/train,a/eval,drop_train,{OLD},,,,"],
             [":2:", "'drop_train'", "did you mean 'drop_train_task'"],
@@ -150,6 +147,14 @@ def test_what_must_be_decided(change, undecided):
         (When(hit_fraction_rare_over=0.1), False),
         (When(hit_fraction_rare_at_most=0.1), True),
         (When(hit_fraction_rare_at_most=0.09), False),
+        (When(hit_input_over=0.15), False),
+        (When(hit_input_over=0.14), True),
+        (When(hit_output_over=0.05), False),
+        (When(hit_output_over=0.04), True),
+        (When(num_hit_at_most=19), False),
+        (When(num_hit_at_most=20), True),
+        (When(touched_fraction_over=0.75), False),
+        (When(touched_fraction_over=0.74), True),
         (When(same_output_fraction_over=0.25), False),
         (When(same_output_fraction_over=0.24), True),
         (When(same_output_fraction_at_most=0.24), False),
@@ -185,6 +190,42 @@ def test_shipped_rules(change, rule):
     assert bool(verdict.undecided) is (rule is None)
 
 
+def test_short_equal_examples_are_hits_on_both_sides():
+    short = replace(PAIR, num_short_equal=10, num_same_output=15)
+    for when in (
+        When(hit_fraction_over=0.29),
+        When(hit_input_over=0.24),
+        When(hit_output_over=0.14),
+        When(same_output_fraction_over=0.49, same_output_fraction_at_most=0.5),
+    ):
+        assert fits(when, short)
+    assert not fits(When(num_hit_at_most=29), short)
+    assert not fits(When(touched_fraction_over=0.0), replace(PAIR, num_train=0))
+
+
+def test_a_row_that_calls_itself_a_rule_is_still_a_persons():
+    """Rows copied from the decisions of another split name a rule that this recipe may not have."""
+    copied = person("drop_train_examples", rule="gone-since", by="rule")
+    (made,) = decide([PAIR], [copied], (Rule("all", "keep"),), 0.01).decisions
+    assert (made.by, made.decider, made.rule) == ("person", "person", "gone-since")
+
+
+def test_every_pair_has_a_state():
+    pairs = [
+        PAIR,
+        replace(PAIR, train_task="a/low", hit_fraction=0.0),
+        replace(PAIR, train_task="a/ruled", same_dataset=True),
+        replace(PAIR, train_task="a/ruled", eval_task="b/other"),
+        replace(PAIR, train_task="a/open"),
+        replace(PAIR, train_task="a/old"),
+    ]
+    rules = (Rule("same", "drop_train_task", When(same_dataset=True)),)
+    people = [person(), Decision("a/old", "a/eval", "keep", OLD)]
+    verdict = decide(pairs, people, rules, 0.01)
+    states = verdict.states(pairs, 0.01)
+    assert [states[p.tasks] for p in pairs] == ["person", "below", "rule", "dropped", "undecided", "outdated"]
+
+
 def test_pairs_of_a_dropped_task_need_no_decision():
     other = replace(PAIR, eval_task="b/other", evidence=OLD)
     verdict = decide([PAIR, other], [person("drop_train_task")], (), 0.01)
@@ -212,3 +253,11 @@ def test_the_message_names_the_worst_pairs_and_how_to_continue():
     )
     assert f"  a/t32,a/eval,drop_train_examples,{NEW},,you,," in lines
     assert "runs/x/decisions.csv" in message and lines[-1].endswith("taskmill run runs/x")
+    for command in (
+        "list runs/x --state undecided",
+        "set runs/x a/t32 a/eval",
+        "apply runs/x runs/x/undecided.csv",
+    ):
+        assert f"  taskmill decisions {command}" in message
+    assert "  taskmill split runs/x --suggest" in message and "already" not in message
+    assert "7 of them have an action" in undecided_message(verdict, 99, 0.01, Path("runs/x"), 7)

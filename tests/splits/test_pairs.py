@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from catalogues import (
     assignment_table,
     brute_force,
@@ -19,10 +20,11 @@ from catalogues import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskmill.compiling import load_kernels
+from taskmill.normalisers import named
 from taskmill.recipe import Overlap
 from taskmill.records import SCHEMAS
 from taskmill.splits.overlap import find_overlaps
-from taskmill.text import words
 
 ROLES = {
     "train": ("train", "demonstration", "validation", "excluded"),
@@ -33,13 +35,19 @@ LEVELS = {"train": None, "eval": "partial", "both": "supervised", "excluded": No
 
 
 def overlaps(
-    tasks: pa.Table, roles: dict[str, str], examples: pa.Table, splits: list[str], batch: int, **overlap
+    tasks: pa.Table,
+    roles: dict[str, str],
+    examples: pa.Table,
+    splits: list[str],
+    batch: int,
+    workers: int = 1,
+    **overlap,
 ):
     rows = [{"task": t, "level": LEVELS[roles[t]], "role": roles[t], "why": ""} for t in sorted(roles)]
     plan = pa.Table.from_pylist(rows, schema=SCHEMAS["overlaps/plan"])
     assignment = assignment_table(examples, splits)
     return find_overlaps(
-        tasks, plan, assignment, lambda: examples.to_batches(max_chunksize=batch), Overlap(**overlap)
+        tasks, plan, assignment, lambda: examples.to_batches(max_chunksize=batch), Overlap(**overlap), workers
     )
 
 
@@ -53,9 +61,14 @@ def sides_of(examples: pa.Table, splits: list[str], roles: dict[str, str]):
     return train, evaluation
 
 
+MODES = ("words-1", "gpt3", "lm-eval")
+PLAIN = ("a", "b", "c", "d")
+AWKWARD = ("a", "B", "b", "c.", "c", "'", "-", "d\u00e9", "D\u00c9", "\u6771\u4eac", "\u2014", "a.b")
+
+
 @st.composite
-def catalogues(draw):
-    text = st.lists(st.sampled_from("abcd"), max_size=9).map(" ".join) | st.sampled_from(["", "", "a"])
+def catalogues(draw, vocabulary: tuple[str, ...] = PLAIN):
+    text = st.lists(st.sampled_from(vocabulary), max_size=9).map(" ".join) | st.sampled_from(["", "", "a"])
     roles, rows, splits = {}, [], []
     for number in range(draw(st.integers(2, 4))):
         task = f"bench/t{number}"
@@ -94,30 +107,84 @@ def test_figures_equal_brute_force(catalogue, n, frequent_groups, batch):
     assert keys == sorted(set(keys))
 
 
-@settings(max_examples=40, deadline=None)
-@given(catalogues())
-def test_duplicates_across_tasks_keep_the_evaluation_copy(catalogue):
+@settings(max_examples=60, deadline=None)
+@given(catalogues(AWKWARD), st.sampled_from(MODES), st.integers(2, 4), st.integers(0, 3))
+def test_figures_equal_brute_force_in_every_normalisation(catalogue, mode, n, frequent_groups):
+    roles, datasets, rows, splits = catalogue
+    fields = {task: ["answer"] for task in roles}
+    tasks = tasks_table(task_row(task, "c", datasets[task], fields[task]) for task in roles)
+    examples = examples_table(rows)
+    train, evaluation = sides_of(examples, splits, roles)
+    tables = overlaps(
+        tasks, roles, examples, splits, 4, n=n, frequent_groups=frequent_groups, normalisation=mode
+    )
+    num_eval = {task: sum(row["task"] == task for row in evaluation) for task in roles}
+    expected = brute_force(train, evaluation, fields, n, frequent_groups, named(mode))
+    check_pairs(tables, expected, num_eval)
+
+
+@settings(max_examples=60, deadline=None)
+@given(catalogues(), st.integers(0, 3), st.booleans())
+def test_a_train_task_more_or_less_changes_no_row_of_the_others(catalogue, number, is_frequent):
+    roles, datasets, rows, splits = catalogue
+    chosen = sorted(roles)[number % len(roles)]
+    roles[chosen] = "train"
+    splits = [
+        split if row["task"] != chosen or split in ROLES["train"] else "train"
+        for row, split in zip(rows, splits)
+    ]
+    limit = 0 if is_frequent else 1000
+    with_it = found_in(roles, datasets, rows, splits, limit)
+    kept = [place for place, row in enumerate(rows) if row["task"] != chosen]
+    fewer = {task: role for task, role in roles.items() if task != chosen}
+    without = found_in(fewer, datasets, [rows[i] for i in kept], [splits[i] for i in kept], limit)
+    for name in ("pairs", "hits", "touched", "evidence"):
+        assert [row for row in with_it[name] if row["train_task"] != chosen] == without[name]
+
+
+def found_in(roles, datasets, rows, splits, frequent_groups) -> dict[str, list[dict]]:
+    """The tables as rows; the splits belong to the rows, which are in no order."""
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["task"], rows[i]["example"]))
+    tasks = tasks_table(task_row(task, "c", datasets[task], ["answer"]) for task in roles)
+    tables = overlaps(
+        tasks,
+        roles,
+        examples_table(rows),
+        [splits[i] for i in order],
+        3,
+        n=2,
+        frequent_groups=frequent_groups,
+    )
+    return {name: table.to_pylist() for name, table in tables.items()}
+
+
+@settings(max_examples=30, deadline=None)
+@given(catalogues(AWKWARD), st.sampled_from(MODES))
+def test_numpy_gives_the_tables_of_the_compiled_kernels(catalogue, mode):
+    pytest.importorskip("numba")
+    assert load_kernels() is not None
     roles, datasets, rows, splits = catalogue
     tasks = tasks_table(task_row(task, "c", datasets[task], ["answer"]) for task in roles)
-    examples = examples_table(rows)
-    found = overlaps(tasks, roles, examples, splits, 3)["near_duplicates"].to_pylist()
-    _, evaluation = sides_of(examples, splits, roles)
-    on_eval = {row["example"] for row in evaluation}
-    clusters: dict[bytes, list[dict]] = {}
-    for row, split in zip(examples.to_pylist(), splits):
-        text = " ".join([row["fields"].replace('"answer"', "").replace('"text"', ""), *row["references"]])
-        if split != "excluded" and (words(text) or any(words(o) for o in row["options"] or [])):
-            clusters.setdefault(row["normalised"], []).append(row)
-    expected = {}
-    for members in clusters.values():
-        if len({row["task"] for row in members}) > 1:
-            ranked = sorted(members, key=lambda row: (row["example"] not in on_eval, row["example"]))
-            expected |= {row["example"]: ranked[0]["example"] for row in ranked[1:]}
-    assert {row["example"]: row["survivor"] for row in found} == expected
-    assert all(row["jaccard"] == row["containment"] == 1.0 for row in found)
+    examples, both = examples_table(rows), []
+    with pytest.MonkeyPatch.context() as environment:
+        for without in ("0", "1"):
+            environment.setenv("TASKMILL_NO_NUMBA", without)
+            both.append(overlaps(tasks, roles, examples, splits, 3, n=2, normalisation=mode))
+    assert all(both[0][name].equals(both[1][name]) for name in both[0])
 
 
-def test_batches_do_not_change_any_table():
+def test_examples_that_take_no_part_are_nobodys_near_duplicates():
+    text = rng_words("twice", 30, 500)
+    rows = [example_row(f"b/t{i}", "1", {"text": text}, ["yes"]) for i in range(3)]
+    roles = {"b/t0": "eval", "b/t1": "train", "b/t2": "train"}
+    tasks = tasks_table(task_row(task, "c") for task in roles)
+    found = overlaps(tasks, roles, examples_table(rows), ["test", "train", "excluded"], 2)["near_duplicates"]
+    assert [(row["example"], row["survivor"], row["jaccard"]) for row in found.to_pylist()] == [
+        ("b/t1#1", "b/t0#1", 1.0)
+    ]
+
+
+def test_batches_and_threads_do_not_change_any_table():
     roles = {"b/train": "train", "b/other": "train", "b/eval": "eval"}
     rows = [
         example_row(task, f"{i:02d}", {"text": rng_words(f"{task}{i % 7}", 40, 6)}, ["yes"], group=i)
@@ -126,8 +193,12 @@ def test_batches_do_not_change_any_table():
     ]
     tasks, examples = tasks_table(task_row(task, "c") for task in roles), examples_table(rows)
     splits = ["test" if task == "b/eval" else "train" for task in examples["task"].to_pylist()]
-    one, many = (overlaps(tasks, roles, examples, splits, b, n=4, frequent_groups=5) for b in (1000, 7))
-    assert one.keys() == many.keys() and all(one[name].equals(many[name]) for name in one)
+    one, many, threads = (
+        overlaps(tasks, roles, examples, splits, batch, workers, n=4, frequent_groups=5)
+        for batch, workers in ((1000, 1), (7, 1), (7, 3))
+    )
+    for name in one:
+        assert one[name].equals(many[name]) and one[name].equals(threads[name])
     assert one["frequent"].num_rows and one["evidence"].num_rows
 
 
@@ -225,3 +296,23 @@ def test_boolq_passages_and_their_super_ni_twin(shared_data: Path):
     expected = brute_force(train, evaluation, fields, 13, 5)
     check_pairs(tables, expected, {"t5/boolq": len(boolq)})
     assert tables["pairs"]["num_hit"].to_pylist()[0] > 0
+
+
+def test_boilerplate_is_frequent_where_every_task_that_holds_it_repeats_it():
+    line = "please say what the text below is about"
+    rows = [example_row("a/train", f"t{i}", {"text": f"{line} own{i}"}) for i in range(30)]
+    rows += [example_row("a/eval", f"e{i}", {"text": f"{line} mine{i}"}) for i in range(20)]
+    roles = {"a/train": "train", "a/eval": "eval"}
+    tasks = tasks_table([task_row(task, "C") for task in roles])
+
+    def rare(rows: list[dict], splits: list[str]) -> list[float]:
+        examples = examples_table(rows)
+        order = {row["example"]: split for row, split in zip(rows, splits, strict=True)}
+        ordered = [order[name] for name in examples["example"].to_pylist()]
+        table = overlaps(tasks, roles, examples, ordered, 7, n=5)["pairs"]
+        assert table["hit_fraction"].to_pylist() == [1.0]
+        return table["hit_fraction_rare"].to_pylist()
+
+    sides = ["train"] * 30 + ["test"] * 20
+    assert rare(rows, sides) == [0.0]
+    assert rare(rows[29:], sides[29:]) == [1.0], "one passage behind every question is no boilerplate"

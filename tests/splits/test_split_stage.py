@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,14 +27,14 @@ from taskmill.recipe import DEFAULT_RULES, HeldOut, Overlap, Plan, Rule, Split, 
 from taskmill.records import DECISION_COLUMNS
 from taskmill.runs import verify_stage
 from taskmill.splits import overlap, split
-from taskmill.splits.decisions import read_decisions
+from taskmill.splits.deciding.decision_files import read_decisions
 
 N = 5
 PLAN = Plan(HeldOut(("TE",)), partial=("b/part",), supervised=("b/sup",))
 CATEGORIES = {"b/held": "TE", "b/part": "QA", "b/qa": "QA", "b/sup": "SUM", "b/docs": "DOC"}
 GOLDEN = {
-    "overlap": "9510f524db45fefe037d74d5f2eddee139afc25b270a8be09a6689263989baaa",
-    "split": "7cc9ae46eb15bc1840ce13b89894010929f9e1b191d95659210c129a3ca4c7e3",
+    "overlap": "22f1d4f0b571598e5a43ae623fec72eaf2f69499c08c6f70ea8dbd2faace0d57",
+    "split": "9e3dc6a1f1610cb5a0bc83db5c661e3ca163145bd27c9ed981faa3c9556393b6",
 }
 
 
@@ -65,7 +66,14 @@ def make_run(run: Path, rows: list[dict] | None = None) -> Path:
 
 
 def run_split(run: Path, rules: tuple[Rule, ...] = (), threshold: float = 0.01, **more) -> Manifest:
-    return run_stage("split", split, run, split=Split(threshold, rules, more.pop("decisions", None)), **more)
+    near = more.pop("near_duplicates", "keep")
+    section = Split(threshold, rules, more.pop("decisions", None), near)
+    return run_stage("split", split, run, split=section, **more)
+
+
+def assigned(run: Path) -> dict[str, str]:
+    rows = pq.read_table(run / "overlaps/assignment.parquet").to_pylist()
+    return {row["example"]: row["split"] for row in rows}
 
 
 def members(run: Path) -> dict[str, dict]:
@@ -208,7 +216,7 @@ def test_a_level_that_loses_its_examples_is_an_error_that_names_the_decisions(tm
     shared.append(example_row("b/docs", "99", {"text": everything, "label": 1}, [], group=99))
     run = make_run(tmp_path / "other", shared)
     with pytest.raises(
-        UsageError, match="'b/held' has no test example left, after: drop_eval_examples on b/docs"
+        UsageError, match=r"'b/held' has no test example left .*, after: drop_eval_examples on b/docs"
     ):
         run_split(run, (Rule("all", "drop_eval_examples"),))
 
@@ -243,7 +251,7 @@ def test_train_copies_of_evaluation_examples_never_stay(tmp_path):
     copied = {"text": text("b/held3"), "label": 1}
     rows.append(example_row("b/docs", "copy", copied, ["answer 3"], group=77))
     run = make_run(tmp_path / "run", rows)
-    plan = {r["example"]: r["split"] for r in pq.read_table(run / "overlaps/assignment.parquet").to_pylist()}
+    plan = assigned(run)
     assert plan["b/docs#copy"] == "train"
     run_split(run, (Rule("all", "keep"),))
     row = members(run)["b/docs#copy"]
@@ -279,7 +287,9 @@ def test_nothing_lies_on_two_sides(tmp_path_factory, changes, seed):
         for k, (letter, _, action) in enumerate(changes)
     )
     try:
-        run_split(run, (*rules, Rule("rest", "keep")))
+        run_split(
+            run, (*rules, Rule("rest", "keep")), near_duplicates=("keep", "drop_across", "drop")[seed % 3]
+        )
     except UsageError as error:
         assert "example left" in str(error)
         return
@@ -309,3 +319,122 @@ def test_decisions_in_the_run_are_those_that_count(tmp_path):
         (d["train_task"], d["eval_task"], d["action"], d["evidence"]) for d in applied
     ]
     assert all(0 < d["hit_fraction"] <= 1 for d in applied)
+
+
+def test_decisions_carry_their_figures_and_what_they_took_out(tmp_path):
+    run = make_run(tmp_path / "run")
+    manifest = run_split(
+        run, (Rule("docs", "drop_train_examples", When(train_task=("b/docs",))), Rule("rest", "keep"))
+    )
+    pairs = {
+        (p["train_task"], p["eval_task"]): p
+        for p in pq.read_table(run / "overlaps/pairs.parquet").to_pylist()
+    }
+    applied = pq.read_table(run / "splits/decisions.parquet").to_pylist()
+    for decision in applied:
+        pair = pairs[decision["train_task"], decision["eval_task"]]
+        for name in ("hit_fraction", "hit_fraction_rare", "num_hit", "num_same_output", "num_train_touched"):
+            assert decision[name] == pair[name]
+        assert decision["evidence"] == pair["evidence"].hex() and decision["rule"] in ("docs", "rest")
+    taken = {(d["train_task"], d["eval_task"]): d["num_dropped"] for d in applied}
+    assert sum(taken.values()) == manifest.dropped["decision"] == 4
+    assert taken["b/docs", "b/held"] > 0 == taken["b/qa", "b/part"]
+    assert taken["b/docs", "b/sup"] == 0  # all that it touches the decisions before it took out
+
+
+def test_a_rule_about_the_touched_share_of_the_train_task(tmp_path):
+    run = make_run(tmp_path / "run")
+    trained = sum(s == "train" and name.startswith("b/docs#") for name, s in assigned(run).items())
+    touched = {
+        (p["train_task"], p["eval_task"]): p["num_train_touched"]
+        for p in pq.read_table(run / "overlaps/pairs.parquet").to_pylist()
+    }
+    limit = (max(touched.values()) - 0.5) / trained
+    run_split(
+        run, (Rule("much", "drop_train_examples", When(touched_fraction_over=limit)), Rule("rest", "keep"))
+    )
+    made = {
+        (d["train_task"], d["eval_task"]): d["rule"]
+        for d in pq.read_table(run / "splits/decisions.parquet").to_pylist()
+    }
+    assert made == {pair: "much" if n == max(touched.values()) else "rest" for pair, n in touched.items()}
+    assert set(made.values()) == {"much", "rest"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "dropped"),
+    [
+        ("keep", set()),
+        ("drop_across", {"b/docs#near", "b/qa#near"}),
+        ("drop", {"b/docs#near", "b/qa#near", "b/qa#twin"}),
+    ],
+)
+def test_near_duplicates_go_from_train_text_as_the_recipe_says(tmp_path, mode, dropped):
+    rows = catalogue_rows()
+    run = make_run(tmp_path / "first", rows)
+    tested = sorted(
+        name for name, split in assigned(run).items() if split == "test" and name.startswith("b/held#")
+    )[0]
+    own = next(row["fields"] for row in rows if row["example"] == tested)
+    about = {
+        "b/docs#near": f"{json.loads(own)['text']} again",
+        "b/qa#near": f"well {json.loads(own)['text']}",
+    }
+    about |= {"b/docs#twin": text("b/twin"), "b/qa#twin": f"{text('b/twin')} too"}
+    for name, words in about.items():
+        task, short = name.split("#")
+        rows.append(example_row(task, short, {"text": words, "label": 0}, ["answer"], group=300 + len(rows)))
+    run = make_run(tmp_path / "run", rows)
+    manifest = run_split(run, (Rule("all", "keep"),), near_duplicates=mode)
+    found = members(run)
+    assert {name for name, row in found.items() if row["reason"] == "near_duplicate"} == dropped
+    assert manifest.dropped.get("near_duplicate", 0) == len(dropped)
+    assert {found[name]["rule"] for name in dropped} <= {None} and found[tested]["split"] == "test"
+    assert not found[tested]["clean"] or mode != "keep"
+    with pytest.raises(StaleError, match=r"split\.near_duplicates"):
+        run_split(run, (Rule("all", "keep"),), near_duplicates="keep" if mode == "drop" else "drop")
+
+
+def test_where_a_decision_takes_the_survivor_the_next_of_its_cluster_survives(tmp_path):
+    rows = catalogue_rows()
+    run = make_run(tmp_path / "first", rows)
+    tested = sorted(
+        name for name, split in assigned(run).items() if split == "test" and name.startswith("b/held#")
+    )[0]
+    shared = json.loads(next(row["fields"] for row in rows if row["example"] == tested))["text"]
+    long = f"{rng_words('long', 90, 5000)} {shared} {rng_words('more', 90, 5000)}"
+    for task in ("b/docs", "b/qa"):
+        for i in range(2):
+            rows.append(
+                example_row(task, f"long{i}", {"text": f"{long} {i}", "label": 0}, ["no"], group=300 + i)
+            )
+    run = make_run(tmp_path / "run", rows)
+    near = {
+        r["example"]: r["survivor"]
+        for r in pq.read_table(run / "overlaps/near_duplicates.parquet").to_pylist()
+    }
+    assert near == dict.fromkeys(("b/docs#long1", "b/qa#long0", "b/qa#long1"), "b/docs#long0")
+    rules = (Rule("docs", "drop_train_examples", When(train_task=("b/docs",))), Rule("rest", "keep"))
+    run_split(run, rules, near_duplicates="drop")
+    found = members(run)
+    assert [found[f"b/docs#long{i}"]["reason"] for i in (0, 1)] == ["decision", "decision"]
+    assert [found[f"b/qa#long{i}"]["reason"] for i in (0, 1)] == [None, "near_duplicate"]
+
+
+def test_what_a_person_filled_into_undecided_stays_and_a_damaged_file_is_not_replaced(tmp_path):
+    run = make_run(tmp_path / "run")
+    with pytest.raises(DecisionNeededError):
+        run_split(run)
+    path = run / "undecided.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[2], cells[5] = "keep", "ann"
+    path.write_text("\n".join([lines[0], ",".join(cells), *lines[2:], ""]))
+    with pytest.raises(DecisionNeededError, match=r"1 of them have an action in .*undecided\.csv already"):
+        run_split(run)
+    assert path.read_text().splitlines() == [lines[0], ",".join(cells), *lines[2:]]
+    path.write_text(f"{lines[0]}\nb/docs,b/held,kep,{cells[3]},,,,\n")
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"undecided\.csv:2: action: unknown 'kep'"):
+        run_split(run)
+    assert path.read_bytes() == before

@@ -40,6 +40,7 @@ TASK_DEFAULTS = {
     "num_kept": 0,
     "num_groups": 0,
     "largest_group": 1,
+    "num_rendered_templates": 0,
     "first_row": 0,
 }
 
@@ -130,13 +131,22 @@ def write_run(
         own = [{k: v for k, v in r.items() if k != "split"} for r in rows if shard_of[r["task"]] == shard]
         files[f"examples/{shard}.parquet"] = ("tasks/examples", own)
     near = [
-        {"example": other, "survivor": ids[0], "cluster": number, "jaccard": 1.0, "containment": 1.0}
+        {
+            "example": other,
+            "task": other.partition("#")[0],
+            "survivor": ids[0],
+            "survivor_task": ids[0].partition("#")[0],
+            "relation": "train",
+            "cluster": number,
+            "jaccard": 1.0,
+            "containment": 1.0,
+        }
         for number, ids in enumerate(duplicates)
         for other in ids[1:]
     ]
     members = [
         {"example": r["example"], "task": r["task"], "split": r["split"], "reason": None, "rule": None}
-        | {"group": r["group"], "content": r["content"], "clean": True}
+        | {"group": r["group"], "content": r["content"], "clean": True, "clean_rare": True}
         for r in rows
     ]
     finish(run / "tasks", "curate", files)

@@ -245,6 +245,7 @@ def task_row(name: str) -> dict[str, Any]:
         "num_kept": 1,
         "num_groups": 1,
         "largest_group": 1,
+        "num_rendered_templates": 0,
         "first_row": 0,
     }
     kind = "pretraining" if name.startswith("doc") else "benchmark"

@@ -36,6 +36,9 @@ OPTIONS = {
     "inverted": "keep or drop (the default) the rows of inverted templates, so far as their names tell",
     "template_types": "list of the template types to keep, such as [zs_opt, zs_noopt]; by default all",
 }
+NUM_TEMPLATES = (
+    10  # that FLAN wrote for a data set (Wei et al. 2022, section 2.1); rows do not say which was theirs
+)
 _OPTION_LIST = re.compile(r"OPTIONS:\n((?:- [^\n]*(?:\n|\Z))+)")
 _VERSION = re.compile(r":\d+(\.\d+)*$")
 _SPLIT = re.compile(r"(?:^|[_.-])(train|validation|valid|val|dev|test)(?:-\d+-of-\d+.*)?$")
@@ -131,6 +134,7 @@ def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
         **info,
     }
     data.facts = {"dataset": entry.name, "metadata": metadata}
+    data.num_rendered_templates = NUM_TEMPLATES
     if languages:
         data.facts["languages"] = languages
     return data

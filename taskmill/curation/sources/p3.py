@@ -134,6 +134,7 @@ def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
     if num_marked:
         metadata |= {"end_mark": END_MARK, "num_end_marks": num_marked}
     data.facts = {"dataset": entry.name, "metadata": metadata}
+    data.num_rendered_templates = len(counts)
     return data
 
 

@@ -8,12 +8,23 @@ Reads the columns `fields`, `references` and `options` of examples and the `outp
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Sequence
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from taskmill.leaves import is_output as is_output
 from taskmill.leaves import leaves_by_side
 from taskmill.text import short_key
+
+orjson: Any
+try:
+    import orjson
+except ImportError:
+    orjson = None
 
 INPUT, OUTPUT = 1, 2
 """Bits of a mask of sides."""
@@ -35,8 +46,34 @@ def sides(
 
 def outputs(references: Sequence[str], output_text: str) -> set[int]:
     """Return a 64-bit key of the whole output and of each reference; examples agree when these sets meet."""
-    keys = {short_key([text])[:8] for text in (*references, output_text)}
-    return {int.from_bytes(key, "little", signed=True) for key in keys - {short_key([])[:8]}}
+    return {key for text in (*references, output_text) if (key := _output_key(text)) is not None}
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _output_key(text: str) -> int | None:
+    key = short_key([text])[:8]
+    return None if key == _NO_WORD else int.from_bytes(key, "little", signed=True)
+
+
+_NO_WORD = short_key([])[:8]
+_LONG_NUMBER = "[0-9]{19}"
+"""What may be an integer beyond 64 bits, which orjson reads as a float."""
+
+
+def parse_fields(column: pa.Array) -> list[Any]:
+    """Parse a column of JSON as this package writes it, alike with and without orjson."""
+    texts = column.to_pylist()
+    if orjson is None:
+        return list(map(json.loads, texts))
+    long = pc.match_substring_regex(column, _LONG_NUMBER).to_pylist()
+    return [json.loads(text) if rare else _parse(text) for text, rare in zip(texts, long)]
+
+
+def _parse(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except ValueError:  # half a surrogate pair
+        return json.loads(text)
 
 
 def is_labelled(fields: Any, references: Sequence[str], output_fields: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ relations (example, gram), one train task at a time.
   as a whole to one of its examples (`num_grams` = 0, counted in `num_short_equal` only).
 - `side` says on which side of the *evaluation* example the shared grams lie.
 - A hit or touched row is `frequent` when all its grams are; `hit_fraction_rare` leaves frequent grams out.
+- A gram is frequent when it stands in more groups than the recipe says, or is boilerplate wherever it stands.
 - `num_groups` of a gram counts distinct (task, group) over the train and the evaluation side.
 """
 
@@ -20,9 +21,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from taskmill import boilerplate
 from taskmill.records import SCHEMAS
-from taskmill.splits.index import I64, U8, U64, Bools, Catalogue, EvaluationSide, Facts, Occurrences, Shared
-from taskmill.splits.sides import INPUT, OUTPUT, SIDE_NAMES
+from taskmill.splits.sharing.examples import I64, U8, U64, Bools, Catalogue
+from taskmill.splits.sharing.index import EvaluationSide, Facts, Occurrences, Shared
+from taskmill.splits.sharing.sides import INPUT, OUTPUT, SIDE_NAMES
+from taskmill.text import ranges
 
 Tables = dict[str, pa.Table]
 
@@ -68,14 +72,6 @@ class _Grams:
     """Gram g is in the evaluation tasks eval_task[task_indptr[g]:task_indptr[g + 1]]."""
 
 
-def ranges(starts: I64, counts: I64) -> I64:
-    """Return start, start + 1, .. (`count` numbers) of each (start, count), end to end."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    numbers: I64 = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)
-    return numbers
-
-
 def _indptr(values: I64, size: int) -> I64:
     """Return where each of 0 .. size - 1 begins among ascending values, and the end: int64[size + 1]."""
     return np.searchsorted(values, np.arange(size + 1)).astype(np.int64)
@@ -91,6 +87,22 @@ def num_groups(catalogue: Catalogue, shared: Shared) -> I64:
     for column in columns:
         changed |= np.concatenate([[True], column[order][1:] != column[order][:-1]])[: len(order)]
     return np.bincount(gram[order][changed], minlength=len(shared.gram_hash)).astype(np.int64)
+
+
+def is_boilerplate(catalogue: Catalogue, shared: Shared, num_rendered_templates: I64) -> Bools:
+    """Return which grams are boilerplate in every task that holds them, over both sides: bool[num_grams].
+
+    A passage behind over half of one task's questions is none as long as another task has it now and then.
+    """
+    num_tasks = len(catalogue.tasks)
+    example = np.concatenate([shared.train.example, shared.evaluation.example])
+    gram = np.concatenate([shared.train.gram, shared.evaluation.gram])
+    places, counts = np.unique(gram * num_tasks + catalogue.task_of(example), return_counts=True)
+    sizes = np.diff(np.append(0, np.cumsum(catalogue.side != 0))[catalogue.first])
+    over = counts > boilerplate.limits(sizes, num_rendered_templates)[places % num_tasks]
+    elsewhere = np.bincount(places // num_tasks, ~over, minlength=len(shared.gram_hash))
+    alone: Bools = elsewhere == 0
+    return alone
 
 
 def _gram_facts(catalogue: Catalogue, shared: Shared, frequent: Bools) -> _Grams:
@@ -147,14 +159,13 @@ def _same_output(shared: Shared, train: Occurrences, evaluation: Occurrences) ->
     """Say of each evaluation row whether a train example with its gram has an equal output."""
     train_row, train_key = _outputs(shared.train_facts, train)
     eval_row, eval_key = _outputs(shared.eval_facts, evaluation)
-    keys = np.unique(train_key)
-    eval_place = np.searchsorted(keys, eval_key)
-    known = np.flatnonzero(eval_place < len(keys))
-    known = known[keys[eval_place[known]] == eval_key[known]]
-    joint = train.gram[train_row] * len(keys) + np.searchsorted(keys, train_key)
-    wanted = evaluation.gram[eval_row[known]] * len(keys) + eval_place[known]
+    width = shared.num_output_keys
+    joint = np.sort(train.gram[train_row] * width + train_key)
+    wanted = evaluation.gram[eval_row] * width + eval_key
+    place = np.searchsorted(joint, wanted)
+    known = np.flatnonzero(place < len(joint))
     same = np.zeros(len(evaluation.gram), bool)
-    same[eval_row[known[np.isin(wanted, joint)]]] = True
+    same[eval_row[known[joint[place[known]] == wanted[known]]]] = True
     return same
 
 
@@ -218,6 +229,7 @@ def compare(
     same_dataset: Mapping[int, set[int]],
     frequent_groups: int,
     num_evidence: int,
+    num_rendered_templates: I64,
 ) -> Tables:
     """Return the tables pairs, hits, touched, evidence and frequent.
 
@@ -228,9 +240,11 @@ def compare(
         same_dataset: train task -> evaluation tasks of its data set, by number; they get a row whatever they share.
         frequent_groups: a gram in more groups than this is frequent.
         num_evidence: windows kept per pair, those of the examples with most shared grams.
+        num_rendered_templates: int64[num_tasks], as in the task table.
     """
     groups = num_groups(catalogue, shared)
-    frequent = (groups > frequent_groups) & ~shared.is_whole
+    frequent = (groups > frequent_groups) | is_boilerplate(catalogue, shared, num_rendered_templates)
+    frequent &= ~shared.is_whole
     context = _Context(
         catalogue,
         evaluation,

@@ -1,0 +1,263 @@
+"""Commands that need no run: what is known of tasks and recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group()
+def tools() -> None:
+    """Hold the commands until `cli` takes them."""
+
+
+@tools.group("taxonomy")
+def taxonomy_group() -> None:
+    """Show, check or compare what is known of tasks: category, data set, licence and more.
+
+    \b
+    Example:
+      taskmill taxonomy show
+    """
+
+
+@taxonomy_group.command("show")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--category", help="Only tasks of this category.")
+@click.option("--dataset", help="Only tasks of this data set, by any of its names.")
+@click.option(
+    "--taxonomy",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A file above the shipped ones.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def taxonomy_show(
+    patterns: tuple[str, ...],
+    category: str | None,
+    dataset: str | None,
+    files: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """List the rows of tasks that match PATTERN; without any, count tasks and categories by benchmark.
+
+    \b
+    Example:
+      taskmill taxonomy show "flan/*" --category "Textual Entailment"
+    """
+    from taskmill.commands.taxonomy import show
+
+    show(patterns, category, dataset, files, as_json)
+
+
+@taxonomy_group.command("check")
+@click.argument("targets", nargs=-1, metavar="[FILE]... | [RECIPE]")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def taxonomy_check(targets: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Find mistakes in taxonomy FILEs, or tasks of RECIPE's sources without a row; exit code 1 for problems.
+
+    Without an argument the shipped files are checked. Warnings name what may be meant, such as a new category.
+
+    \b
+    Example:
+      taskmill taxonomy check demo
+    """
+    from taskmill.commands.taxonomy import check
+
+    if check(targets, overrides, as_json):
+        raise SystemExit(1)
+
+
+@taxonomy_group.command("diff")
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def taxonomy_diff(old: str, new: str, as_json: bool) -> None:
+    """Show what differs between the taxonomy files OLD and NEW; `shipped` means the package's own.
+
+    \b
+    Example:
+      taskmill taxonomy diff shipped mine.csv
+    """
+    from taskmill.commands.taxonomy import diff
+
+    diff(old, new, as_json)
+
+
+@tools.group("recipes")
+def recipes_group() -> None:
+    """List, show or describe recipes.
+
+    \b
+    Example:
+      taskmill recipes list
+    """
+
+
+@recipes_group.command("list")
+def recipes_list() -> None:
+    """List the shipped recipes.
+
+    \b
+    Example:
+      taskmill recipes list
+    """
+    from taskmill.recipe_files import shipped
+
+    for name, path in shipped().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        click.echo(f"{name:<12} {first}")
+
+
+@recipes_group.command("show")
+@click.argument("recipe")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the resolved values and origins as JSON.")
+def recipes_show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show every resolved setting of RECIPE and where it comes from.
+
+    \b
+    Example:
+      taskmill recipes show demo
+    """
+    from taskmill import recipe_files
+    from taskmill.plain import leaves, to_json
+
+    resolved = recipe_files.find(recipe, overrides)
+    values = to_json(resolved.recipe)
+    if as_json:
+        click.echo(json.dumps({"origin": resolved.origin, "values": values}, sort_keys=True))
+        return
+    for key, value in leaves(values):
+        click.echo(f"{key} = {json.dumps(value)}  # {resolved.origin[key]}")
+
+
+@recipes_group.command("layouts")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def recipes_layouts(name: str | None, as_json: bool) -> None:
+    """List published divisions of tasks into levels, or show the one called NAME: source, notes and plan.
+
+    A recipe takes one with `plan: {layout: NAME}`. NAME may also be a YAML file of the same form.
+
+    \b
+    Example:
+      taskmill recipes layouts opt-iml
+    """
+    from taskmill.commands.layouts import show
+
+    show(name, as_json)
+
+
+@recipes_group.command("schema")
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON schema.")
+def recipes_schema(as_json: bool) -> None:
+    """Print every setting: its type, its default and what it does.
+
+    \b
+    Example:
+      taskmill recipes schema
+    """
+    from taskmill.recipe_reference import describe, help_texts
+
+    if as_json:
+        from taskmill.recipe_check import schema
+
+        click.echo(json.dumps(schema(), indent=1, sort_keys=True))
+        return
+    texts = help_texts()
+    for key, kind, default in describe():
+        click.echo(f"{key}: {kind} = {default}")
+        if key in texts:
+            click.echo(f"    {texts[key]}")
+
+
+class _ManyPlaces(click.Command):
+    """A command whose `--train` and `--against` take all places up to the next option, as the shell's patterns give them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each further place."""
+        spread, option = list[str](), ""
+        for place, argument in enumerate(args):
+            if argument.startswith("-"):
+                option = argument if argument in ("--train", "--against") else ""
+            elif option and args[place - 1] != option:
+                spread.append(option)
+            spread.append(argument)
+        return super().parse_args(ctx, spread)
+
+
+@tools.command("contamination", cls=_ManyPlaces)
+@click.option("--train", multiple=True, metavar="PLACE...", help="Train records: files, folders, hub:...")
+@click.option("--against", multiple=True, metavar="PLACE...", help="Evaluation records to look for.")
+@click.option("--field", "fields", multiple=True, help="Only this field of the records of both sides.")
+@click.option("--train-field", multiple=True, help="Only this field of train records.")
+@click.option("--against-field", multiple=True, help="Only this field of evaluation records.")
+@click.option("--records", help="Where in a JSON document the list of records stands.")
+@click.option("--no-header", is_flag=True, help="CSV and TSV begin with a record; columns are 0, 1, 2 ..")
+@click.option("--n", type=click.IntRange(1, 64), default=13, help="Words a gram [13].")
+@click.option(
+    "--normalisation",
+    type=click.Choice(["words-1", "gpt3", "lm-eval", "tokenizer"]),
+    default="words-1",
+    help="How text is cut into words [words-1].",
+)
+@click.option("--tokenizer", help="Folder or Hub id, for --normalisation tokenizer.")
+@click.option("--revision", help="Commit or tag of the tokenizer.")
+@click.option(
+    "--frequent",
+    type=click.IntRange(min=1),
+    default=50,
+    help="A gram in more records than this is frequent [50].",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Exit with code 1 when a larger share of a file's records is hit.",
+)
+@click.option(
+    "-k", "num_shown", type=click.IntRange(min=0), default=5, help="Hits shown with both texts [5]."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the report, the hits and cleaned copies."
+)
+@click.option(
+    "--clean",
+    is_flag=False,
+    flag_value="train",
+    type=click.Choice(["train", "evaluation"]),
+    help="Write copies of this side's files without the records that are hit [train].",
+)
+@click.option(
+    "--ignore-frequent", is_flag=True, help="Keep records in the copies that share only frequent grams."
+)
+@click.option(
+    "--on-error", type=click.Choice(["stop", "skip"]), default="stop", help="What damaged records do [stop]."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads to use [all cores].")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def contamination_command(fields: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Say which evaluation records share 13-grams with train records; no recipe is needed.
+
+    A PLACE is a file (.jsonl .json .csv .tsv .parquet .txt, also .gz), a folder, an archive, or
+    hub:owner/name@COMMIT[/path]. Every text of a record counts unless fields are named.
+
+    \b
+    Example:
+      taskmill contamination --train data/train.jsonl --against data/test.jsonl --field question
+    """
+    from taskmill.commands.contamination import Options, contamination
+
+    for side in ("train_field", "against_field"):
+        options[side] = options[side] or fields
+    if contamination(Options(**options), as_json):
+        raise SystemExit(1)

@@ -1,0 +1,1 @@
+"""What each task is used for, and where every example stands before any text is compared."""

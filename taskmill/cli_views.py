@@ -217,7 +217,7 @@ def decisions_set(
 
     \b
     Example:
-      taskmill decisions set runs/demo "t5/*" "promptsource/*" drop_train_examples --why "same texts"
+      taskmill decisions set runs/demo flan/harbour_news promptsource/harbour_news drop_train_examples --why "same passages"
     """
     from taskmill.commands.deciding import set_action
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import click
@@ -158,9 +159,17 @@ def _examples() -> list[str]:
 
 
 @pytest.mark.parametrize("example", _examples())
-def test_examples_of_the_help_texts_run(example, demo_run, capsys, monkeypatch):
+def test_examples_of_the_help_texts_run(example, demo_run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(demo_run.parent.parent)
+    if example.startswith("decisions"):  # which may write into the run
+        shutil.copytree(demo_run, tmp_path / "runs/demo")
+        monkeypatch.chdir(tmp_path)
+        for name in ("runs/demo/undecided.csv", "ann.csv", "bob.csv"):
+            shutil.copy(demo_run / "decisions.csv", name)
     Path("mine.csv").write_text("task,category\nmine/notes,Text Categorization\n", encoding="utf-8")
+    Path("data").mkdir(exist_ok=True)
+    for name in ("train", "test"):
+        Path(f"data/{name}.jsonl").write_text('{"question": "Which way to the harbour?"}\n', encoding="utf-8")
     code, out, err = call(capsys, *shlex.split(example))
     assert code == 0 and out.strip(), err
 

@@ -156,7 +156,10 @@ def test_a_signature_can_go_on_in_datasketch() -> None:
 
 @pytest.mark.parametrize("threshold, num_perm", [(0.8, 128), (0.5, 64), (0.3, 128), (0.9, 256)])
 def test_banding_is_datasketchs(threshold: float, num_perm: int) -> None:
-    best, theirs = minhash.banding(threshold, num_perm), MinHashLSH(threshold=threshold, num_perm=num_perm)
+    best, theirs = (
+        minhash.banding(threshold, num_perm),
+        MinHashLSH(threshold=threshold, num_perm=num_perm, weights=(0.05, 0.95)),
+    )
     assert (best.bands, best.rows) == (theirs.b, theirs.r)
     points = np.linspace(0, threshold, 20001)
     curve = 1 - (1 - points**best.rows) ** best.bands

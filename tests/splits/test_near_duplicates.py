@@ -302,5 +302,5 @@ def test_the_error_probabilities_are_told(caplog: pytest.LogCaptureFixture) -> N
     catalogue, examples, taking_part = catalogue_of([row("train", "0", "train", LONG)])
     with caplog.at_level("INFO", "taskmill"):
         find_near_duplicates(catalogue, parts_of(catalogue, examples, 5), taking_part, Overlap())
-    assert "similarity 0.8: 9 bands of 13 rows of 128 permutations" in caplog.text
-    assert "missed with probability 0.601" in caplog.text
+    assert "similarity 0.8: 16 bands of 8 rows of 128 permutations" in caplog.text
+    assert "missed with probability 0.053" in caplog.text

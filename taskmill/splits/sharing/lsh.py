@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taskmill.artifact import Inputs
-from taskmill.minhash import U32, fill_lsh, shingles, signatures, to_minhash
+from taskmill.minhash import U32, WEIGHTS, fill_lsh, shingles, signatures, to_minhash
 from taskmill.normalisers import named
 from taskmill.recipe import Overlap
 from taskmill.splits.overlap import make_catalogue
@@ -44,7 +44,9 @@ def make_lsh(
 
     near = settings.near_duplicates
     threshold = near.threshold if threshold is None else threshold
-    lsh = MinHashLSH(threshold=threshold, num_perm=near.num_perm, storage_config=storage_config)
+    lsh = MinHashLSH(
+        threshold=threshold, num_perm=near.num_perm, weights=WEIGHTS, storage_config=storage_config
+    )
     tasks = inputs.table("curate", "tasks", ("task", "output_fields")).sort_by("task")
     assignment = inputs.table("overlap", "assignment")
     catalogue = make_catalogue(tasks, inputs.table("overlap", "plan"), assignment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from taskmill.commands.contamination_sides import Side
 from taskmill.commands.evidence import Pieces, clip, mark
 from taskmill.commands.figures import count, counted, percent, visible
 from taskmill.commands.terminal import Terminal
-from taskmill.normalisers import WORDS, Normaliser
+from taskmill.normalisers import Normaliser
 from taskmill.splits.auditing.contamination import Contamination, Result
 from taskmill.storage import AtomicFile, TableWriter, canonical_json, write_bytes, write_json
 
@@ -121,37 +120,13 @@ def _grams(texts: Sequence[str], n: int, normaliser: Normaliser) -> set[str]:
 
 def _marked(texts: Sequence[str], windows: Sequence[str], normaliser: Normaliser) -> Pieces:
     """Return the texts that hold a window, a line each, in parts with whether each lies in one."""
-    found = [
-        mark(text, windows) if normaliser is WORDS else _mark(text, windows, normaliser) for text in texts
-    ]
+    cut = None if normaliser.name == "tokenizer" else normaliser
+    found = [mark(text, windows, cut) for text in texts]
     held = [parts for parts in found if any(marked for _, marked in parts)]
     joined = Pieces()
     for place, parts in enumerate(held or [[(text, False)] for text in texts]):
         joined += [("\n", False), *parts] if place else parts
     return clip(joined)
-
-
-def _mark(text: str, windows: Sequence[str], normaliser: Normaliser) -> Pieces:
-    """Do what `mark` does for words that are cut at white space; in token ids nothing can be marked."""
-    atoms = [(m.start(), m.end(), normaliser.words(m.group())) for m in re.finditer(r"\S+", text)]
-    line = [(word, place) for place, atom in enumerate(atoms) for word in atom[2]]
-    words, wanted = [word for word, _ in line], set(windows)
-    size = len(windows[0].split(" ")) if windows else 1
-    starts = [i for i in range(len(words) - size + 1) if " ".join(words[i : i + size]) in wanted]
-    inside = {place for i in starts for _, place in line[i : i + size]}
-    parts, at = Pieces(), 0
-    for place, (start, end, _) in enumerate(atoms):
-        if place in inside:
-            joined = place - 1 in inside and parts
-            parts += [(text[at:start], bool(joined)), (text[start:end], True)]
-            at = end
-    merged = Pieces()
-    for part, marked in [*parts, (text[at:], False)]:
-        if merged and merged[-1][1] == marked:
-            merged[-1] = (merged[-1][0] + part, marked)
-        elif part:
-            merged.append((part, marked))
-    return merged
 
 
 # -------------------------------------------------------------------------------------------- files

@@ -17,7 +17,9 @@ from taskmill.group_kernels import group as group
 from taskmill.group_kernels import partition as partition
 from taskmill.group_kernels import settle as settle
 from taskmill.jit import INT, MASK, ONE, R8, R32, R64, RI32, RI64, W8, W64, WI64, compiled, inner
+from taskmill.marks import ALONE, BASE, BOUND, INSIDE, JOINS
 from taskmill.text import GRAM_BASE, I32, I64, MIX, U8, U64, WORD_BASE
+from taskmill.utf8 import HEADER
 
 U32 = npt.NDArray[np.uint32]
 
@@ -311,12 +313,33 @@ def _decoded(raw: Any, at: Any, length: Any) -> Any:
 
 
 @inner
+def _joined(pool: Any, entry: Any, flags: Any, last: Any, out: Any, place: Any) -> Any:
+    """Write the marks with which a character begins to out[place:]; return where they end, or HARD.
+
+    They join the word before, ahead of the space that ends one of an unspaced script. HARD where one may compose with
+    what stands before, or come before a mark there.
+    """
+    first, size, start = pool[entry + 3], u64(pool[entry + 1]), u64(entry + HEADER)
+    if (pool[entry + 2] & JOINS and flags & BASE) or (first != 0 and first < last):
+        return HARD
+    if size == 0 or flags & (INSIDE | ALONE) == 0:
+        return np.int64(place)
+    ends = u64(flags & ALONE != 0)
+    place -= ends
+    for k in range(size):
+        out[place + k] = pool[start + k]
+    out[place + size] = SPACE
+    return np.int64(place + size + ends)
+
+
+@inner
 def _rewrite_text(
     raw: Any,
     at: Any,
     end: Any,
     plain: Any,
     ascii_map: Any,
+    ascii_flags: Any,
     table: Any,
     pool: Any,
     out: Any,
@@ -325,9 +348,11 @@ def _rewrite_text(
 ) -> Any:
     """Rewrite raw[at:end] to out[place:]; return where it ends, TOO_SMALL or HARD."""
     room = u64(len(out))
+    flags, last = np.uint8(0), np.uint8(0)  # of what was written last
     while at < end:
         if place + (end - at) + u64(256) >= room:  # a character becomes 255 bytes at most
             return TOO_SMALL
+        begin = at
         while at < end and raw[at] < 128:
             byte = raw[at] if plain else ascii_map[raw[at]]
             out[place] = byte
@@ -335,6 +360,8 @@ def _rewrite_text(
             at += ONE
         if at == end:
             break
+        if at > begin:
+            flags, last = ascii_flags[raw[at - ONE]], np.uint8(0)
         length = u64(2) if raw[at] < 0xE0 else (u64(3) if raw[at] < 0xF0 else u64(4))
         if at + length > end:
             return HARD
@@ -348,19 +375,33 @@ def _rewrite_text(
                 unknown[0] += 1
                 unknown[unknown[0]] = code
             continue
-        size, start = u64(pool[entry]), u64(entry + 1)
+        size, start, now = u64(pool[entry]), u64(entry + HEADER), pool[entry + 2]
+        if now & BOUND:
+            done = _joined(pool, entry, flags, last, out, place)
+            if done < 0:
+                return HARD
+            place = u64(done)
+            num_marks = u64(pool[entry + 1])
+            size -= num_marks
+            start += num_marks
+            if size == 0:  # nothing but marks
+                now = (flags & np.uint8(3)) | ((flags if pool[entry + 3] else now) & np.uint8(BASE))
+                flags, last = now, pool[entry + 4]
         for k in range(size):
             out[place + k] = pool[start + k]
         place += size
+        if size:
+            flags, last = now, pool[entry + 4]
     return np.int64(place)
 
 
-@compiled(R8, RI64, INT, R8, RI32, R8, W8, WI64, W8, WI64)
+@compiled(R8, RI64, INT, R8, R8, RI32, R8, W8, WI64, W8, WI64)
 def rewrite(
     raw: U8,
     offsets: I64,
     plain: int,
     ascii_map: U8,
+    ascii_flags: U8,
     table: I32,
     pool: U8,
     out: U8,
@@ -370,10 +411,11 @@ def rewrite(
 ) -> int:
     """Put for every character what it becomes; return the bytes written to `out`.
 
-    A byte of ASCII becomes `ascii_map[byte]`, 0 for nothing; where `plain`, it stays as it is. A character beyond becomes the
-    `pool[entry]` bytes from entry + 1 on, for its entry in `table`; a negative entry makes the text `hard` and empty in `out`.
-    Those of entry 0 go to `unknown[1:]`, as far as it reaches, their number to `unknown[0]`, and UNKNOWN is returned; TOO_SMALL
-    where `out` is.
+    A byte of ASCII becomes `ascii_map[byte]`, 0 for nothing; where `plain`, it stays as it is. A character beyond has an entry
+    in `table`, and from there on in `pool`: how many bytes it becomes; how many of them are marks, which come first and join
+    the word before or vanish; flags, and the first and last combining class (`marks.py`); the bytes. A negative entry makes
+    the text `hard` and empty in `out`, as do marks that may compose or change places. Those of entry 0 go to `unknown[1:]`,
+    as far as it reaches, their number to `unknown[0]`, and UNKNOWN is returned; TOO_SMALL where `out` is.
     """
     place, unknown[0], out_offsets[0] = u64(0), 0, 0
     for text in range(len(offsets) - 1):
@@ -386,7 +428,9 @@ def rewrite(
                 out[place + k] = raw[at + k]
             place += end - at
         else:
-            done = _rewrite_text(raw, at, end, plain, ascii_map, table, pool, out, place, unknown)
+            done = _rewrite_text(
+                raw, at, end, plain, ascii_map, ascii_flags, table, pool, out, place, unknown
+            )
             if done == TOO_SMALL:
                 return TOO_SMALL
             hard[text] = done == HARD

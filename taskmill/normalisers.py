@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskmill.errors import MissingPackageError, UsageError, did_you_mean
+from taskmill.marks import Change
 from taskmill.words import NORMALISATION, change_anywhere, cut_beyond_ascii, words
 
 NAMES = (NORMALISATION, "gpt3", "lm-eval", "tokenizer")
@@ -47,8 +48,8 @@ class Normaliser:
     """256 bytes: what each byte of UTF-8 becomes, 0 for one that separates words."""
     words: Callable[[str], list[str]]
     """The words of a text, in order."""
-    change: Callable[[str], str | None] | None = None
-    """Returns what one character becomes in a prepared text wherever it stands; None where that depends on others."""
+    change: Callable[[str], Change | None] | None = None
+    """Returns what one character becomes in a prepared text; None where that depends on others, but for its marks."""
 
 
 def named(name: str, tokenizer: str | None = None, revision: str | None = None) -> Normaliser:
@@ -80,7 +81,7 @@ WORDS = Normaliser(NORMALISATION, cut_beyond_ascii, False, _WORDS, words, change
 
 
 def _split(
-    name: str, cleaned: Callable[[str], str], change: Callable[[str], str | None] | None = None
+    name: str, cleaned: Callable[[str], str], change: Callable[[str], Change | None] | None = None
 ) -> Normaliser:
     """Return a normaliser whose words are the runs between white space, or NUL, of a cleaned text."""
 
@@ -90,13 +91,13 @@ def _split(
     return Normaliser(name, lambda text: " ".join(cut(text)), True, _SPACE_ONLY, cut, change)
 
 
-def _changed(cleaned: Callable[[str], str]) -> Callable[[str], str | None]:
+def _changed(cleaned: Callable[[str], str]) -> Callable[[str], Change | None]:
     """Return the change of one character; that of a capital sigma depends on whether it ends a word."""
 
-    def change(character: str) -> str | None:
+    def change(character: str) -> Change | None:
         if character == "\u03a3":
             return None
-        return " " if character.isspace() or character == "\0" else cleaned(character)
+        return Change(" " if character.isspace() or character == "\0" else cleaned(character))
 
     return change
 

@@ -5,8 +5,8 @@
     >>> bytes(prepared(run, WORDS, None).raw)
     b'Don tStrasse'
 
-What becomes of a character is asked of the normaliser once and kept in a table. A text with a character that depends on
-its neighbours (marks that combine, and few others) is prepared in Python, as are all without the compiled kernels.
+What becomes of a character is asked of the normaliser once and kept in a table. A text in which a mark may compose or
+change places with another, and few others, is prepared in Python, as are all without the compiled kernels.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
+from taskmill.marks import Change, ascii_flags
 from taskmill.normalisers import Normaliser
 
 U8 = npt.NDArray[np.uint8]
@@ -27,7 +28,8 @@ I64 = npt.NDArray[np.int64]
 
 POOL_BYTES = (
     1 << 23
-)  # what all characters become, together: 4 MB for all of Unicode; only touched pages cost memory
+)  # what all characters become, together: 7 MB for all of Unicode; only touched pages cost memory
+HEADER = 5  # bytes before what a character becomes: see `kernels.rewrite`
 _FEW = 1 << 15  # bytes looked at before all
 MAX_UNKNOWN = 1 << 16  # characters looked up per pass
 
@@ -112,7 +114,9 @@ class Characters:
         self.ascii_map: U8 = np.arange(256, dtype=np.uint8)
         self.ascii_map[0] = ord(" ")
         if normaliser.prepares_ascii:
-            self.ascii_map[:128] = [ord(self._change(chr(code)) or "\0") for code in range(128)]
+            changes = [self._change(chr(code)) for code in range(128)]
+            self.ascii_map[:128] = [ord(change.text or "\0") if change else 0 for change in changes]
+        self.ascii_flags: U8 = np.frombuffer(ascii_flags() if self.plain else bytes(128), np.uint8)
         self.table: I32 = np.zeros(0x110000, np.int32)
         self.pool: U8 = np.zeros(POOL_BYTES, np.uint8)
         self._used = 1
@@ -125,15 +129,17 @@ class Characters:
                 if self.table[code] == 0:
                     self.table[code] = self._place(self._change(chr(code)))
 
-    def _place(self, changed: str | None) -> int:
-        if changed is None:
+    def _place(self, change: Change | None) -> int:
+        if change is None:
             return -1
-        piece = changed.encode("utf-8", "surrogatepass")
-        place, end = self._used, self._used + len(piece) + 1
+        marks = change.marks.encode()
+        piece = marks + change.text.encode("utf-8", "surrogatepass")
+        place, begin = self._used, self._used + HEADER
+        end = begin + len(piece)
         if len(piece) > 255 or end > POOL_BYTES:
             return -1
-        self.pool[place] = len(piece)
-        self.pool[place + 1 : end] = np.frombuffer(piece, np.uint8)
+        self.pool[place:begin] = len(piece), len(marks), change.flags, change.first, change.last
+        self.pool[begin:end] = np.frombuffer(piece, np.uint8)
         self._used = end
         return place
 
@@ -153,7 +159,13 @@ def _rewritten(run: Run, characters: Characters, kernels: ModuleType) -> tuple[R
     size = int(run.offsets[-1] - run.offsets[0]) * 5 // 4 + 1024
     while True:
         out = np.empty(size, np.uint8)
-        tables = characters.plain, characters.ascii_map, characters.table, characters.pool
+        tables = (
+            characters.plain,
+            characters.ascii_map,
+            characters.ascii_flags,
+            characters.table,
+            characters.pool,
+        )
         done = kernels.rewrite(run.raw, run.offsets, *tables, out, offsets, hard, unknown)
         if done == kernels.TOO_SMALL:
             size *= 2

@@ -23,6 +23,8 @@ import functools
 import re
 import unicodedata
 
+from taskmill.marks import ALONE, BOUND, INSIDE, JOINS, OUTSIDE, Change, joint_of
+
 NORMALISATION = "words-1"
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
@@ -36,7 +38,8 @@ _UNSPACED = (  # blocks of the scripts written without spaces
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001aff0-\U0001b16f\U00020000-\U0003ffff"  # Han, old kana
 )
 
-_BOUND = re.compile(f"[{_UNSPACED}\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]")  # also those that compose: Jamo
+_JAMO = re.compile("[\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]")  # these compose with one another
+_BOUND = re.compile(f"[{_UNSPACED}{_JAMO.pattern[1:]}")
 _UNBOUND = re.compile(f"(?=[^\\W_])[{_UNSPACED}]")  # ends the word before it, composes with nothing before it
 _ASCII = bytes(range(128))
 _FEW = 96  # bytes of characters beyond ASCII that are looked at once, in whatever texts they stand
@@ -124,17 +127,42 @@ def _change(character: str) -> str | None:
     return "".join(part if part.isalnum() else " " for part in folded)
 
 
-def change_anywhere(character: str) -> str | None:
-    """Return the words that a character becomes wherever it stands, spaces as they end words; None where that depends.
+def change_anywhere(character: str) -> Change | None:
+    """Return what a character becomes, if only its marks depend on the characters beside it; else None.
 
-    What it becomes joins the characters beside it to one word, except at its spaces.
+    None for Jamo, and where folding changes how it combines. `marks.py` says between which neighbours it holds.
     """
-    changed = _change(character)
-    if changed is None:
-        folded = _folded(character)
-        if all(_UNBOUND.match(part) for part in character + folded):
-            return "".join(f" {part} " if part.isalnum() else " " for part in folded)
-    return changed
+    kept = _IGNORABLE.sub("", character)
+    if not kept:
+        return Change("")
+    once, folded = unicodedata.normalize("NFKC", kept), _folded(kept)
+    before, after = joint_of(once), joint_of(folded)
+    if before is None or after is None or before.first != after.first or _JAMO.search(once + folded):
+        return None
+    flags, last = before.flags | after.flags, max(before.last, after.last)
+    num_marks = next((i for i, part in enumerate(folded) if not _is_mark(part)), len(folded))
+    text, ends = _cut_text(folded[num_marks:])
+    if num_marks or flags & JOINS:
+        flags |= BOUND
+    return Change(text, folded[:num_marks], flags | ends, before.first, last)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M"
+
+
+def _cut_text(folded: str) -> tuple[str, int]:
+    """Return folded text that begins with no mark, with spaces that end its words, and what a mark after it joins."""
+    text, ends = "", OUTSIDE
+    for part in folded:
+        if _is_mark(part):
+            text = text if ends == OUTSIDE else text + part if ends == INSIDE else f"{text[:-1]}{part} "
+        elif part.isalnum():
+            ends = ALONE if _UNBOUND.match(part) else INSIDE
+            text += part if ends == INSIDE else f" {part} "
+        else:
+            text, ends = text + " ", OUTSIDE
+    return text, ends
 
 
 def normalise(text: str) -> str:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from taskmill import compiling, grams, utf8
 from taskmill.compiling import load_kernels
 from taskmill.grams import GramIndex, Places
+from taskmill.marks import Change
 from taskmill.normalisers import WORDS, Normaliser, named
 from taskmill.text import gram_hashes, word_hashes
 
@@ -256,7 +257,7 @@ def test_characters_that_need_more_room_or_were_not_seen(way: str) -> None:
 def test_what_a_character_becomes_is_asked_once() -> None:
     asked = []
 
-    def change(character: str) -> str | None:
+    def change(character: str) -> Change | None:
         asked.append(character)
         return WORDS.change(character) if WORDS.change else None
 

@@ -21,6 +21,7 @@ FLOOR_0 = {
     "jit",
     "kernels",
     "leaves",
+    "marks",
     "minhash",
     "minhash_kernels",
     "normalisers",

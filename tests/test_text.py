@@ -168,6 +168,7 @@ COMPILED_FROM = [
     "jit",
     "kernels",
     "leaves",
+    "marks",
     "normalisers",
     "text",
     "utf8",

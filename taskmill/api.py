@@ -77,17 +77,20 @@ class Run:
         Raises:
             UsageError: the stage overlap is not finished.
         """
+        from taskmill.splits.overlap import with_folder
         from taskmill.splits.sharing.lsh import make_lsh
 
         walker = self._walk()
         self.manifest("overlap")
-        return make_lsh(walker.inputs("split"), walker.settings("overlap").overlap, threshold, storage_config)
+        settings = with_folder(walker.settings("overlap"))
+        return make_lsh(walker.inputs("split"), settings, threshold, storage_config)
 
     def minhash(self, *texts: str) -> MinHash:
         """Return datasketch's `MinHash` of one example with these texts, to be looked up in `lsh`."""
+        from taskmill.splits.overlap import with_folder
         from taskmill.splits.sharing.lsh import make_minhash
 
-        return make_minhash(texts, self._walk().settings("overlap").overlap)
+        return make_minhash(texts, with_folder(self._walk().settings("overlap")))
 
     def verify(self) -> list[str]:
         """Check every file against its manifest; returns one line per problem."""

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from taskmill.artifact import Inputs, Manifest, read_manifest
 from taskmill.errors import DamagedError, UsageError, did_you_mean
-from taskmill.records import DIRECTORIES
+from taskmill.records import DIRECTORIES, SCHEMAS
 from taskmill.stages import NAMES
 from taskmill.storage import iter_batches, read_table
 
@@ -100,10 +100,23 @@ class FinishedRun:
         return body
 
     def table(self, stage: str, table: str, columns: Sequence[str] | None = None) -> pa.Table | None:
-        """Read a whole table; None when the stage is not finished or has no such table."""
+        """Read a whole table; None when the stage is not finished or has no such table.
+
+        Raises:
+            UsageError: the table lacks columns, as it was written by another version of Taskmill.
+        """
         if not self.has(stage) or not self.inputs.files(stage, table):
             return None
-        return self.inputs.table(stage, table, columns)
+        found = self.inputs.table(stage, table, columns)
+        schema = SCHEMAS.get(f"{DIRECTORIES[stage]}/{table}")
+        wanted = columns or (schema.names if schema is not None else ())
+        missing = sorted(set(wanted) - set(found.column_names))
+        if missing:
+            raise UsageError(
+                f"{self.run}: {DIRECTORIES[stage]}/{table} has no column {', '.join(missing)}: another version of "
+                f"Taskmill wrote it; make it again with `{self.command(stage)} --force`"
+            )
+        return found
 
     def rows(self, stage: str, table: str, columns: Sequence[str] | None = None) -> list[Row]:
         """Return a whole table as a list of rows; empty when there is none."""

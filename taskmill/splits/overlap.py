@@ -125,7 +125,7 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
                 plan,
                 assignment,
                 lambda: inputs.batches("curate", "examples", COLUMNS),
-                _with_folder(settings),
+                with_folder(settings),
                 settings.workers,
             )
             for name, table in sorted(tables.items()):
@@ -136,7 +136,7 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
     return out.finish()
 
 
-def _with_folder(settings: Settings) -> Overlap:
+def with_folder(settings: Settings) -> Overlap:
     """Return the section with a tokenizer's folder made absolute."""
     overlap: Overlap = settings.overlap
     if overlap.tokenizer is None or not settings.path(overlap.tokenizer).exists():

@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from finished_run import write_stage
 
 from taskmill.cli import cli
+from taskmill.commands.finished import FinishedRun
+from taskmill.errors import UsageError
+from taskmill.records import SCHEMAS
 from taskmill.storage import canonical_json
 
 TASKS: list[dict[str, Any]] = [
@@ -180,3 +184,16 @@ def test_statistics_by_level(small_built: Path) -> None:
     names = [row["name"] for row in body["rows"]]
     assert {"held_out", "partial", "supervised", "train"} <= set(names)
     assert sum(row["examples"] for row in body["rows"]) == body["total"]["examples"]
+
+
+def test_a_table_of_another_version_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, name = tmp_path / "old", "overlaps/near_duplicates"
+    with monkeypatch.context() as before:
+        before.setitem(SCHEMAS, name, pa.schema([("example", pa.string()), ("survivor", pa.string())]))
+        row = {"example": "a/t#1", "survivor": "a/t#0"}
+        write_stage(run, "overlap", {"near_duplicates.parquet": (name, [row])})
+    for command in ("report", "inspect"):
+        done = CliRunner().invoke(cli, [command, str(run), *(["overlap"] if command == "inspect" else [])])
+        assert not isinstance(done.exception, KeyError)
+    with pytest.raises(UsageError, match=r"no column .*relation.* another version .*--force"):
+        FinishedRun(run).rows("overlap", "near_duplicates")

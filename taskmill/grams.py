@@ -15,11 +15,13 @@ and what passes it in the table. `kernels.py` does that in machine code, `window
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias, TypeVar
@@ -33,17 +35,20 @@ from taskmill.compiling import kernels_for
 from taskmill.normalisers import WORDS, Normaliser
 from taskmill.text import indptr_of
 from taskmill.utf8 import Run, prepared, runs
-from taskmill.windows import Collected, Grams, shift_of
+from taskmill.windows import PADDING, Collected, Grams, shift_of
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Texts: TypeAlias = Sequence[str] | Any
 """Strings, or Arrow's: an array or a chunked array."""
+Room: TypeAlias = tuple[U64, I64, I64, I64, I64]
+"""What a thread finds in a run: hash, text, position, byte and gram."""
 A = TypeVar("A")
 B = TypeVar("B")
 N = 13
 RUN_BYTES = 1 << 20  # bytes of text that one call of a kernel reads
+_PIECES = 16  # of the range of hashes, that threads enter into the filter and the directory; these have as many places or more
 _ARRAYS = (
     *("num_words", "gram_hash", "indptr", "text", "position"),
     *("window_begin", "window_size", "joined", "blocks", "directory"),
@@ -105,10 +110,10 @@ class GramIndex:
         self._mask = np.uint64((1 << hash_bits) - 1)
         self._fold: U8 = np.frombuffer(normaliser.fold, np.uint8)
         kernels_for(_expected(texts))
-        collected = Collected.of(list(_ordered(self._collect, _runs(texts), threads)))
-        grams = self._group(collected, threads)
-        self.num_words, self.num_texts = collected.num_words, len(collected.num_words)
-        self.joined = collected.joined
+        collected = list(_ordered(self._collect, _runs(texts), threads))
+        self.num_words = np.concatenate([np.empty(0, np.int64), *(run.num_words for run in collected)])
+        self.num_texts = len(self.num_words)
+        self.joined, grams = self._group(collected, threads)
         self.gram_hash, self.indptr, self.text, self.position = (
             grams.hashes,
             grams.indptr,
@@ -125,7 +130,8 @@ class GramIndex:
             ValueError: a text is null.
         """
         kernels_for(_expected(texts))
-        return _end_to_end(list(_ordered(self._find, _runs(texts), threads)))
+        find = partial(self._find, deque[Room]())
+        return _end_to_end(list(_ordered(find, _runs(texts), threads)))
 
     def find_batches(self, batches: Iterable[Texts], threads: int = 1) -> Iterator[Places]:
         """Yield `find` of each batch, in order, while `batches` is read on in this thread.
@@ -190,21 +196,22 @@ class GramIndex:
         found.grams &= self._mask
         return found
 
-    def _group(self, collected: Collected, threads: int) -> Grams:
+    def _group(self, collected: list[Collected], threads: int) -> tuple[U8, Grams]:
         kernels = kernels_for(0)
         if kernels is None:
-            return _numpy.group(collected, self.n)
+            whole = Collected.of(collected)
+            return whole.joined, _numpy.group(whole, self.n)
         return _group(collected, self.n, threads, kernels)
 
-    def _find(self, run: Run) -> Places:
+    def _find(self, room: deque[Room], run: Run) -> Places:
         kernels = kernels_for(0)
         ready = prepared(run, self.normaliser, kernels)
         if kernels is None:
             return Places(*_numpy.find(ready, self._fold, self, self._mask))
         num_texts = len(run.offsets) - 1
-        most = (_size(ready) + num_texts) // 2
-        num_words, value = np.empty(num_texts, np.int64), np.empty(most, np.uint64)
-        text, position, start, gram = (np.empty(most, np.int64) for _ in range(4))
+        arrays = _room(room, (_size(ready) + num_texts) // 2)
+        value, text, position, start, gram = arrays
+        num_words = np.empty(num_texts, np.int64)
         source = ready.raw, ready.offsets, self._fold
         num = kernels.scan(
             *(*source, kernels.INVERSES, kernels.POWERS, self.n, self._mask),
@@ -215,7 +222,19 @@ class GramIndex:
             *(self.gram_hash, self.window_begin, self.window_size, self.joined),
             *(text, position, start, value, gram),
         )
-        return Places(text[:num].copy(), position[:num].copy(), gram[:num].copy(), num_words)
+        found = Places(text[:num].copy(), position[:num].copy(), gram[:num].copy(), num_words)
+        room.append(arrays)
+        return found
+
+
+def _room(room: deque[Room], size: int) -> Room:
+    """Take arrays of at least `size` that no thread uses: new memory costs more than a pass over it."""
+    with contextlib.suppress(IndexError):
+        arrays = room.pop()
+        if len(arrays[0]) >= size:
+            return arrays
+    text, position, start, gram = (np.empty(size, np.int64) for _ in range(4))
+    return np.empty(size, np.uint64), text, position, start, gram
 
 
 def _size(run: Run) -> int:
@@ -233,27 +252,65 @@ def _collect(run: Run, fold: U8, n: int, kernels: ModuleType) -> Collected:
     return Collected(values[:num], num_words, joined[: begins[-1]], begins)
 
 
-def _group(collected: Collected, n: int, threads: int, kernels: ModuleType) -> Grams:
-    """Group by parts of the range of hashes, each small enough for the cache."""
-    num = len(collected.grams)
+def _group(runs: list[Collected], n: int, threads: int, kernels: ModuleType) -> tuple[U8, Grams]:
+    """Join the words of the runs, and group their windows by parts of the range of hashes, each small enough for the cache."""
+    num = sum(len(run.grams) for run in runs)
     bits = max(0, min(10, (num >> 15).bit_length()))
-    starts = np.zeros((1 << bits) + 1, np.int64)
+    texts = indptr_of(np.array([len(run.num_words) for run in runs], np.int64)).tolist()
+    bases = indptr_of(np.array([run.begins[-1] for run in runs], np.int64)).tolist()
+    joined = np.empty(bases[-1] + PADDING, np.uint8)
+    joined[bases[-1] :] = 0
+    counts = [np.zeros(1 << bits, np.int64), *_ordered(partial(_parts, bits), runs, threads)]
+    before = np.cumsum(counts, axis=0)  # windows of each part in the runs before
+    starts = indptr_of(before[-1])
     windows = np.empty(num, np.uint64), np.empty(num, np.int64), *(np.empty(num, np.int32) for _ in range(3))
-    kernels.partition(collected.grams, collected.num_words, collected.begins, n, bits, starts, *windows)
+
+    def partition(number: int) -> int:
+        run, places = runs[number], before[number] + starts[:-1]
+        joined[bases[number] : bases[number + 1]] = run.joined
+        bases_of = texts[number], bases[number]
+        source = run.grams, run.num_words, run.begins, n, bits, *bases_of, places
+        return int(kernels.partition(*source, *windows))
+
+    deque(_ordered(partition, range(len(runs)), threads), 0)
     out = Grams.empty(num, np.empty(num, np.int64), np.empty(num, np.int64))
     arrays = out.hashes, out.indptr[1:], out.window_begin, out.window_size, out.text, out.position
 
     def group(part: int) -> int:
         low, high = int(starts[part]), int(starts[part + 1])
-        return int(kernels.group(*windows, collected.joined, bits, low, high, *arrays))
+        return int(kernels.group(*windows, joined, bits, low, high, *arrays))
 
-    counts = np.array(list(_ordered(group, range(1 << bits), threads)), np.int64)
-    done = Grams.empty(int(counts.sum()), out.text, out.position)
-    kernels.settle(
-        *(starts[:-1], counts, out.hashes, out.indptr[1:], out.window_begin, out.window_size),
-        *(done.hashes, done.indptr, done.window_begin, done.window_size),
-        *(done.blocks, shift_of(done.blocks), done.directory, shift_of(done.directory)),
-    )
+    return joined, _settled(out, starts, list(_ordered(group, range(1 << bits), threads)), threads, kernels)
+
+
+def _parts(bits: int, run: Collected) -> I64:
+    """Return how many windows of a run are in each part of the range of hashes: int64[2**bits]."""
+    if not bits:
+        return np.array([len(run.grams)])
+    return np.bincount((run.grams >> np.uint64(64 - bits)).view(np.int64), minlength=1 << bits)
+
+
+def _settled(out: Grams, starts: I64, counts: list[int], threads: int, kernels: ModuleType) -> Grams:
+    """Put the grams that stand at the start of each part end to end, and fill their filter and directory."""
+    firsts = indptr_of(np.array(counts, np.int64))
+    done = Grams.empty(int(firsts[-1]), out.text, out.position)
+    done.indptr[0], done.directory[-1] = 0, firsts[-1]
+    pieces = min(len(counts), _PIECES)  # no two share a word of the filter or a bucket of the directory
+    parts, buckets = len(counts) // pieces, (len(done.directory) - 1) // pieces
+
+    def settle(piece: int) -> int:
+        low, high = piece * parts, piece * parts + parts
+        return int(
+            kernels.settle(
+                *(starts[low:high], np.diff(firsts[low : high + 1]), int(firsts[low]), piece * buckets),
+                *(out.hashes, out.indptr[1:], out.window_begin, out.window_size),
+                *(done.hashes, done.indptr[1:], done.window_begin, done.window_size),
+                *(done.blocks, shift_of(done.blocks)),
+                *(done.directory[: (piece + 1) * buckets], shift_of(done.directory)),
+            )
+        )
+
+    deque(_ordered(settle, range(pieces), threads), 0)
     return done
 
 

@@ -19,7 +19,7 @@ U32 = npt.NDArray[np.uint32]
 
 
 @compiled(
-    *(R64, RI64, RI64, INT, INT, WI64),
+    *(R64, RI64, RI64, INT, INT, INT, INT, WI64),
     *(W64, WI64, WI32, WI32, WI32),
 )
 def partition(
@@ -28,30 +28,31 @@ def partition(
     begins: I64,
     n: int,
     bits: int,
-    starts: I64,
+    first_text: int,
+    first_byte: int,
+    places: I64,
     hashes: U64,
     window_begin: I64,
     window_size: I32,
     texts: I32,
     positions: I32,
 ) -> int:
-    """Order windows by the highest `bits` of their hash, else as they come; `starts[2**bits + 1]` gets where each part begins."""
+    """Order the windows of a run by the highest `bits` of their hash, else as they come; return their number.
+
+    `places[part]` is where the run's first window of each part goes, and moves on. The run's texts are numbered from
+    `first_text` on, and its words stand from `first_byte` on.
+    """
     shift = u64(64 - bits)
-    for k in range(u64(len(grams))):
-        starts[(grams[k] >> shift if bits else u64(0)) + ONE] += 1
-    for k in range(len(starts) - 1):
-        starts[k + 1] += starts[k]
-    cursor = starts.copy()
     num, word, width = u64(0), u64(0), u64(n)
     for text in range(len(num_words)):
         for position in range(num_words[text] - n + 1):
             gram, first = grams[num], word + u64(position)
             part = gram >> shift if bits else u64(0)
-            place = u64(cursor[part])
-            cursor[part] += 1
-            hashes[place], window_begin[place] = gram, begins[first]
+            place = u64(places[part])
+            places[part] += 1
+            hashes[place], window_begin[place] = gram, first_byte + begins[first]
             window_size[place] = begins[first + width] - 1 - begins[first]
-            texts[place], positions[place] = text, position
+            texts[place], positions[place] = first_text + text, position
             num += ONE
         word += u64(num_words[text])
     return int(num)
@@ -143,18 +144,20 @@ def group(
 
 
 @compiled(
-    *(RI64, RI64, R64, RI64, RI64, RI32),
+    *(RI64, RI64, INT, INT, R64, RI64, RI64, RI32),
     *(W64, WI64, WI64, WI32, W64, MASK, W32, MASK),
 )
 def settle(
     starts: I64,
     counts: I64,
+    num: int,
+    bucket: int,
     hashes: U64,
     ends: I64,
     begins: I64,
     sizes: I32,
     out: U64,
-    indptr: I64,
+    ends_out: I64,
     window_begin: I64,
     window_size: I32,
     blocks: U64,
@@ -162,26 +165,23 @@ def settle(
     directory: U32,
     bucket_shift: np.uint64,
 ) -> int:
-    """Put the grams of all parts end to end, and enter them into the filter and the directory."""
-    num, bucket = 0, u64(0)
-    indptr[0] = 0
+    """Put the grams of some parts end to end from gram `num` on, and enter them into the filter and the directory.
+
+    `directory` ends with the last bucket of these parts, which begin with `bucket`. Returns the number of the next gram.
+    """
+    at, place = u64(num), u64(bucket)
     for part in range(len(counts)):
-        for k in range(starts[part], starts[part] + counts[part]):
+        for k in range(u64(starts[part]), u64(starts[part] + counts[part])):
             value = hashes[k]
-            out[num], indptr[num + 1], window_begin[num], window_size[num] = (
-                value,
-                ends[k],
-                begins[k],
-                sizes[k],
-            )
+            out[at], ends_out[at], window_begin[at], window_size[at] = value, ends[k], begins[k], sizes[k]
             blocks[value >> block_shift] |= (ONE << (value & u64(63))) | (
                 ONE << ((value >> u64(6)) & u64(63))
             )
-            while bucket <= value >> bucket_shift:
-                directory[bucket] = num
-                bucket += ONE
-            num += 1
-    while bucket < u64(len(directory)):
-        directory[bucket] = num
-        bucket += ONE
-    return num
+            while place <= value >> bucket_shift:
+                directory[place] = at
+                place += ONE
+            at += ONE
+    while place < u64(len(directory)):
+        directory[place] = at
+        place += ONE
+    return int(at)

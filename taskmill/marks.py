@@ -45,8 +45,9 @@ class Joint:
 def _composing() -> tuple[frozenset[str], frozenset[str]]:
     """Return the characters that come first and second in a canonical composition, Hangul's aside."""
     pairs = list[str]()
-    for code in range(0xC0, 0x20000):
-        parts = unicodedata.decomposition(chr(code)).split()
+    decompositions = map(unicodedata.decomposition, map(chr, range(0xC0, 0x20000)))
+    for code, decomposition in enumerate(decompositions, 0xC0):
+        parts = decomposition.split() if decomposition else []
         if len(parts) == 2 and parts[0][0] != "<":
             pair = chr(int(parts[0], 16)) + chr(int(parts[1], 16))
             if unicodedata.normalize("NFC", pair) == chr(code):

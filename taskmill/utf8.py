@@ -80,8 +80,9 @@ def prepared(run: Run, normaliser: Normaliser, kernels: ModuleType | None) -> Ru
     elif normaliser.prepares_ascii:
         done, chosen = run, np.arange(len(run.offsets) - 1)
     else:
-        beyond = np.flatnonzero(raw > 127) + run.offsets[0]
-        done, chosen = run, np.unique(np.searchsorted(run.offsets, beyond, side="right") - 1)
+        filled = np.flatnonzero(np.diff(run.offsets))
+        largest = np.maximum.reduceat(raw, run.offsets[filled] - run.offsets[0])
+        done, chosen = run, filled[largest > 127]
     return _replaced(done, chosen, [normaliser.prepare(run.text(t)) for t in chosen.tolist()])
 
 
@@ -93,14 +94,12 @@ def _replaced(run: Run, chosen: I64, texts: list[str]) -> Run:
     sizes = np.diff(run.offsets)
     sizes[chosen] = list(map(len, encoded))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    raw = np.empty(offsets[-1], np.uint8)
-    before = 0
-    for number, piece in zip([*chosen.tolist(), len(sizes)], [*encoded, b""]):
-        kept = run.raw[run.offsets[before] : run.offsets[number]]
-        raw[offsets[before] : offsets[number]] = kept
-        raw[offsets[number] : offsets[number] + len(piece)] = np.frombuffer(piece, np.uint8)
-        before = number + 1
-    return Run(raw, offsets)
+    kept, pieces = run.raw.data, list[bytes | memoryview]()
+    begins = [run.offsets[0], *run.offsets[chosen + 1].tolist()]
+    for begin, end, piece in zip(begins, run.offsets[chosen].tolist(), encoded):
+        pieces += kept[begin:end], piece
+    pieces.append(kept[begins[-1] : run.offsets[-1]])
+    return Run(np.frombuffer(b"".join(pieces), np.uint8), offsets)
 
 
 class Characters:
@@ -119,15 +118,16 @@ class Characters:
         self.ascii_flags: U8 = np.frombuffer(ascii_flags() if self.plain else bytes(128), np.uint8)
         self.table: I32 = np.zeros(0x110000, np.int32)
         self.pool: U8 = np.zeros(POOL_BYTES, np.uint8)
+        self._bytes = self.pool.data
         self._used = 1
         self._lock = threading.Lock()
 
     def learn(self, codes: I64) -> None:
         """Enter characters into the table; the pool first, as other threads may be reading."""
         with self._lock:
-            for code in np.unique(codes).tolist():
-                if self.table[code] == 0:
-                    self.table[code] = self._place(self._change(chr(code)))
+            left = np.unique(codes)
+            for code in left[self.table[left] == 0].tolist():
+                self.table[code] = self._place(self._change(chr(code)))
 
     def _place(self, change: Change | None) -> int:
         if change is None:
@@ -138,8 +138,8 @@ class Characters:
         end = begin + len(piece)
         if len(piece) > 255 or end > POOL_BYTES:
             return -1
-        self.pool[place:begin] = len(piece), len(marks), change.flags, change.first, change.last
-        self.pool[begin:end] = np.frombuffer(piece, np.uint8)
+        header = bytes((len(piece), len(marks), change.flags, change.first, change.last))
+        self._bytes[place:end] = header + piece
         self._used = end
         return place
 

@@ -50,7 +50,8 @@ _letters: set[str] = set()  # characters beyond ASCII that stay what they are, a
 @functools.cache
 def _marks() -> str:
     """Return the ranges of all combining marks, for a pattern; on first need, as it looks at every character."""
-    codes = [code for code in range(0x300, 0x20000) if unicodedata.category(chr(code))[0] == "M"]
+    categories = map(unicodedata.category, map(chr, range(0x300, 0x20000)))
+    codes = [code for code, category in enumerate(categories, 0x300) if category[0] == "M"]
     firsts = [code for code, before in zip(codes, [0, *codes]) if code != before + 1]
     lasts = [code for code, after in zip(codes, [*codes[1:], 0]) if code != after - 1]
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in zip(firsts, lasts))
@@ -136,7 +137,8 @@ def change_anywhere(character: str) -> Change | None:
     if not kept:
         return Change("")
     once, folded = unicodedata.normalize("NFKC", kept), _folded(kept)
-    before, after = joint_of(once), joint_of(folded)
+    before = joint_of(once)
+    after = before if folded == once else joint_of(folded)
     if before is None or after is None or before.first != after.first or _JAMO.search(once + folded):
         return None
     flags, last = before.flags | after.flags, max(before.last, after.last)

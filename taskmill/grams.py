@@ -200,7 +200,7 @@ class GramIndex:
         kernels = kernels_for(0)
         if kernels is None:
             whole = Collected.of(collected)
-            return whole.joined, _numpy.group(whole, self.n)
+            return whole.joined, _numpy.group(whole, self.n, partial(_ordered, threads=threads))
         return _group(collected, self.n, threads, kernels)
 
     def _find(self, room: deque[Room], run: Run) -> Places:

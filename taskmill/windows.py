@@ -5,8 +5,9 @@ Reads prepared runs of texts, returns arrays. `Collected` and `Grams` are what e
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,10 @@ U64 = npt.NDArray[np.uint64]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+_Piece: TypeAlias = tuple[I64, I64, U64, I64, I64]
+Each: TypeAlias = Callable[[Callable[[int], _Piece], Iterable[int]], Iterable[_Piece]]
 _FEW = 64  # pairs not worth numpy's overhead
+_PIECE_BITS = 2  # the range of hashes is grouped in so many pieces, a power of two
 _HITS = 1 << 16  # windows compared at once
 PADDING = 8  # bytes after the joined words, so that eight can be read anywhere
 
@@ -111,35 +115,62 @@ def _join(folded: U8, begins: I64, ends: I64) -> tuple[U8, I64]:
     return joined, places
 
 
-def group(collected: Collected, n: int) -> Grams:
-    """Group the windows by their words."""
+def group(collected: Collected, n: int, each: Each = map) -> Grams:
+    """Group the windows by their words; `each` may do the pieces of the range of hashes side by side."""
     counts = np.maximum(collected.num_words - (n - 1), 0)
     text = np.repeat(np.arange(len(counts)), counts)
     position = ranges(np.zeros(len(counts), np.int64), counts)
     words = indptr_of(collected.num_words)[text] + position
-    begins = collected.begins[words]
-    sizes = collected.begins[words + n] - 1 - begins
-    order = np.argsort(collected.grams, kind="stable")
-    hashes = collected.grams[order]
+    pieces = collected.grams >> np.uint64(64 - _PIECE_BITS)
+
+    def piece(number: int) -> _Piece:
+        rows = np.flatnonzero(pieces == np.uint64(number))
+        begins = collected.begins[words[rows]]
+        sizes = collected.begins[words[rows] + n] - 1 - begins
+        order, heads = _grouped(collected.grams[rows], collected.joined, begins, sizes)
+        firsts = order[heads]
+        return rows[order], heads, collected.grams[rows[firsts]], begins[firsts], sizes[firsts]
+
+    orders, heads, hashes, begins, sizes = zip(*each(piece, range(1 << _PIECE_BITS)))
+    order = np.concatenate(orders)
+    before = indptr_of(np.array(list(map(len, orders)), np.int64))
+    rows = np.concatenate([part + base for part, base in zip(heads, before)])
+    grams = Grams.empty(len(rows), text[order], position[order])
+    grams.hashes, grams.indptr = np.concatenate(hashes), np.append(rows, len(order)).astype(np.int64)
+    grams.window_begin, grams.window_size = np.concatenate(begins), np.concatenate(sizes).astype(np.int32)
+    _enter(grams)
+    return grams
+
+
+def _grouped(grams: U64, joined: U8, begins: I64, sizes: I64) -> tuple[I64, I64]:
+    """Return some windows in the order of their grams, and where in it each gram begins."""
+    order = _sorted(grams)
+    hashes = grams[order]
     first = np.ones(len(order), bool)
     first[1:] = hashes[1:] != hashes[:-1]
     number = np.cumsum(first) - 1
     others = np.flatnonzero(~first)
     one, other = order[others], order[np.flatnonzero(first)[number[others]]]
-    padded = collected.joined
-    same = same_bytes(padded, begins[one], sizes[one], padded, begins[other], sizes[other])
+    same = same_bytes(joined, begins[one], sizes[one], joined, begins[other], sizes[other])
     if not same.all():
-        variant = _variants(padded, begins[order], sizes[order], number, np.unique(number[others[~same]]))
+        variant = _variants(joined, begins[order], sizes[order], number, np.unique(number[others[~same]]))
         again = np.lexsort((variant, number))
-        order, hashes, number, variant = order[again], hashes[again], number[again], variant[again]
+        order, number, variant = order[again], number[again], variant[again]
         first[1:] = (number[1:] != number[:-1]) | (variant[1:] != variant[:-1])
-    rows = np.flatnonzero(first)
-    firsts = order[rows]
-    grams = Grams.empty(len(rows), text[order], position[order])
-    grams.hashes, grams.indptr = hashes[rows], np.append(rows, len(order)).astype(np.int64)
-    grams.window_begin, grams.window_size = begins[firsts], sizes[firsts].astype(np.int32)
-    _enter(grams)
-    return grams
+    return order, np.flatnonzero(first)
+
+
+def _sorted(values: U64) -> I64:
+    """Return the stable order of the values: numpy's quicker sort, and then the equal ones in order."""
+    order = np.argsort(values)
+    ordered = values[order]
+    keys = np.zeros(len(order), np.uint64)
+    np.cumsum(ordered[1:] != ordered[:-1], out=keys[1:])
+    keys <<= np.uint64(32)
+    keys |= order.view(np.uint64)
+    keys.sort()
+    keys &= np.uint64((1 << 32) - 1)
+    return keys.view(np.int64)
 
 
 def _enter(grams: Grams) -> None:

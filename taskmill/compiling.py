@@ -19,14 +19,16 @@ from types import ModuleType
 
 LOAD_AFTER_BYTES = 24 << 20  # this much text takes numpy longer than loading takes
 KERNELS = "taskmill.kernels"
-_SOURCES = ("jit.py", "group_kernels.py", "kernels.py")
-_LAST = "rewrite"  # the kernel that is compiled last
+FIND_KERNELS = "taskmill.find_kernels"
+_SOURCES = ("jit.py", "find_kernels.py", "group_kernels.py", "kernels.py")
+_LAST = {KERNELS: "collect", FIND_KERNELS: "rewrite"}  # the kernel of each that is compiled last
 
 
 @dataclass(slots=True)
 class _State:
     bytes_seen: int = 0
     module: ModuleType | None = None
+    finding: ModuleType | None = None
     compiler: subprocess.Popen[bytes] | None = None
     missing: bool = False
 
@@ -51,6 +53,15 @@ def kernels_for(num_bytes: int) -> ModuleType | None:
     return None
 
 
+def find_kernels() -> ModuleType | None:
+    """Return the compiled kernels that find, which another process may have ready before the rest; else None."""
+    found = kernels_for(0) or _state.finding
+    if found is None and _state.compiler is not None and _is_kept(FIND_KERNELS):
+        with _lock:
+            found = _state.finding = importlib.import_module(FIND_KERNELS)
+    return found
+
+
 def load_kernels() -> ModuleType | None:
     """Load the compiled kernels, compiling where no earlier run has; None where numba is missing."""
     with _lock:
@@ -67,7 +78,7 @@ def _ready() -> bool:
     if _state.compiler is not None:
         return _state.compiler.poll() is not None
     try:
-        if importlib.util.find_spec("numba") is None or _is_kept():
+        if importlib.util.find_spec("numba") is None or _is_kept(KERNELS):
             return True
         polite = "import os; getattr(os, 'nice', int)(10)"  # the work itself comes first
         command = [sys.executable, "-c", f"{polite}; import {KERNELS}"]
@@ -84,12 +95,18 @@ def _ready() -> bool:
     return False
 
 
-def _is_kept() -> bool:
+def _is_kept(module: str) -> bool:
     """Say whether the machine code of these kernels is on disk, without importing numba."""
     package = Path(__file__).parent
-    name = f"kernels.{_LAST}-*.py{sys.version_info.major}{sys.version_info.minor}*.nbi"
+    python = f"py{sys.version_info.major}{sys.version_info.minor}"
+    name = f"{module.rpartition('.')[2]}.{_LAST[module]}-*.{python}*.nbi"
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     found = Path(chosen).glob(f"**/{name}") if chosen else (package / "__pycache__").glob(name)
     version = importlib.metadata.version("numba").encode()
     changed = max((package / source).stat().st_mtime for source in _SOURCES)
-    return any(path.stat().st_mtime > changed and version in path.read_bytes() for path in found)
+
+    def is_newer(path: Path) -> bool:
+        return path.stat().st_mtime > changed
+
+    kept = (path for path in found if is_newer(path) and version in path.read_bytes())
+    return any(is_newer(code) for path in kept for code in path.parent.glob(f"{path.stem}.*.nbc"))

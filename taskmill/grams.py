@@ -31,7 +31,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from taskmill import windows as _numpy
-from taskmill.compiling import kernels_for
+from taskmill.compiling import find_kernels, kernels_for
 from taskmill.normalisers import WORDS, Normaliser
 from taskmill.text import indptr_of
 from taskmill.utf8 import Run, prepared, runs
@@ -48,6 +48,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 N = 13
 RUN_BYTES = 1 << 20  # bytes of text that one call of a kernel reads
+_READ_PER_INDEXED = 3  # bytes that will be read at least, per byte of an index: what decides when to compile
 _PIECES = 16  # of the range of hashes, that threads enter into the filter and the directory; these have as many places or more
 _ARRAYS = (
     *("num_words", "gram_hash", "indptr", "text", "position"),
@@ -109,7 +110,7 @@ class GramIndex:
         self.n, self.normaliser = n, normaliser
         self._mask = np.uint64((1 << hash_bits) - 1)
         self._fold: U8 = np.frombuffer(normaliser.fold, np.uint8)
-        kernels_for(_expected(texts))
+        kernels_for(_READ_PER_INDEXED * _expected(texts))
         collected = list(_ordered(self._collect, _runs(texts), threads))
         self.num_words = np.concatenate([np.empty(0, np.int64), *(run.num_words for run in collected)])
         self.num_texts = len(self.num_words)
@@ -204,7 +205,7 @@ class GramIndex:
         return _group(collected, self.n, threads, kernels)
 
     def _find(self, room: deque[Room], run: Run) -> Places:
-        kernels = kernels_for(0)
+        kernels = find_kernels()
         ready = prepared(run, self.normaliser, kernels)
         if kernels is None:
             return Places(*_numpy.find(ready, self._fold, self, self._mask))

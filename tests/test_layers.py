@@ -17,6 +17,7 @@ FLOOR_0 = {
     "compiling",
     "errors",
     "grams",
+    "find_kernels",
     "group_kernels",
     "jit",
     "kernels",

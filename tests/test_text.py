@@ -164,6 +164,7 @@ def test_numba_may_be_missing() -> None:
 COMPILED_FROM = [
     "compiling",
     "errors",
+    "find_kernels",
     "group_kernels",
     "jit",
     "kernels",

@@ -261,7 +261,7 @@ class Sketches:
     digest: U64
     """uint64[num]: the sum of the shingles modulo 2**64; equal for equal sets."""
     keys: U64
-    """uint64[num, bands]: see `band_keys`."""
+    """uint64[bands, num]: `band_keys`, a band's together."""
 
 
 def sketch(
@@ -274,10 +274,10 @@ def sketch(
         signed = signatures(sets, indptr, num_perm, seed)
         sums, filled = np.zeros(len(signed), np.uint64), np.flatnonzero(np.diff(indptr))
         sums[filled] = np.add.reduceat(sets, indptr[filled]) if len(filled) else 0
-        return Sketches(sets, indptr, sums, band_keys(signed, best.bands, best.rows))
+        return Sketches(sets, indptr, sums, np.ascontiguousarray(band_keys(signed, best.bands, best.rows).T))
     num, shape = len(first) - 1, (n, *permutations(num_perm, seed), best.bands, best.rows)
     out, indptr = np.empty(offsets[-1], np.uint64), np.zeros(num + 1, np.int64)
-    digest, keys = np.empty(num, np.uint64), np.empty((num, best.bands), np.uint64)
+    digest, keys = np.empty(num, np.uint64), np.empty((best.bands, num), np.uint64)
     num_shingles = compiled.sketch(words, offsets, first, *shape, out, indptr, digest, keys)
     return Sketches(out[:num_shingles], indptr, digest, keys)
 

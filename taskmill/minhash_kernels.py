@@ -11,16 +11,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba import uint32 as u32
 from numba import uint64 as u64
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from taskmill.jit import INT, ONE, R32, R64, RI64, W64, WI64, compiled, inner
+from taskmill.jit import INT, ONE, R32, R64, RI64, W8, W64, WI64, compiled, inner
 from taskmill.minhash import I64, MIX_32, U32, U64
 from taskmill.text import GRAM_BASE, MIX, U8, WORD_BASE
 
 _BASE, _M1, _M2 = np.uint64(GRAM_BASE), np.uint64(MIX[0]), np.uint64(MIX[1])
 _SPREAD = np.uint64(WORD_BASE)
+LANES = 64  # permutations of which the least values stay in registers
 _N1, _N2 = np.uint32(MIX_32[0]), np.uint32(MIX_32[1])
 
 
@@ -48,6 +52,12 @@ def _room(sizes: Any) -> Any:
 
 
 @inner
+def _sparse_room(sizes: Any) -> Any:
+    """Return the room of a table that stays seven eighths empty, so that few values meet another in their place."""
+    return _room(4 * sizes)
+
+
+@inner
 def _whole(words: Any, low: Any, high: Any) -> Any:
     """Return the hash of all words of an example, as `text.span_hashes` has it."""
     value, step = u64(0), u64(0)
@@ -72,21 +82,20 @@ def _add_set(
 ) -> Any:
     """Write the distinct shingles of the example with the texts low .. high - 1; return the number of all so far."""
     begin, first, last = num, offsets[low], offsets[high]
-    mask = u64(_room(last - first) - 1)
+    mask = u64(_sparse_room(last - first) - 1)
     power = ONE
-    for _ in range(n - 1):
+    for _ in range(n):
         power *= _BASE
     for t in range(low, high):
         start, end = offsets[t], offsets[t + 1]
         if end - start < n:
             continue
         value = u64(0)
-        for i in range(start, start + n - 1):
+        for i in range(start, start + n):
             value = value * _BASE + words[i]
         for i in range(start, end - n + 1):
-            value = value * _BASE + words[i + n - 1]
             shingle = _mixed(value)
-            value -= words[i] * power
+            value = value * _BASE + (words[min(i + n, end - 1)] - words[i] * power)
             place = shingle & mask
             while marks[place] == mark and slots[place] != shingle:
                 place = (place + ONE) & mask
@@ -100,28 +109,56 @@ def _add_set(
     return num
 
 
-@inner
-def _lower(least: Any, shingles: Any, low: Any, high: Any, a: Any, b: Any, mixed: Any) -> Any:
-    """Lower each entry of a signature to the least permuted value of the shingles low .. high - 1, four at a time.
+def _on_lanes(context: Any, least: Any, a: Any, b: Any, begin: Any, mixed: Any, num: Any) -> Any:
+    """Lower least[begin:begin + LANES] by the first `num` of `mixed`: one vector, kept in registers, of any machine's width.
 
-    `mixed` has room for as many.
+    Left to itself, the compiler takes vectors of half the width that processors with AVX-512 have.
     """
-    for i in range(high - low):
-        value = u32(shingles[low + i])
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector, none = ir.VectorType(ir.IntType(32), LANES), ir.Constant(ir.IntType(32), 0)
+
+        def place_of(number: int, index: Any) -> Any:
+            data = target.make_array(signature.args[number])(target, builder, arguments[number]).data
+            return builder.gep(data, [index])
+
+        places = [builder.bitcast(place_of(k, arguments[3]), vector.as_pointer()) for k in range(3)]
+        lowest, factor, addend = [builder.load(place, align=4) for place in places]
+        kept = cgutils.alloca_once_value(builder, lowest)
+        with cgutils.for_range(builder, arguments[5]) as loop:
+            one = builder.load(place_of(4, loop.index))
+            first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, none)
+            every = ir.Constant(vector, [0] * LANES)
+            same = builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), every)
+            value, before = builder.add(builder.mul(same, factor), addend), builder.load(kept)
+            lower = builder.icmp_unsigned("<", value, before)
+            builder.store(builder.select(lower, value, before), kept)
+        builder.store(builder.load(kept), places[0], align=4)
+        return target.get_dummy_value()
+
+    return types.void(least, a, b, begin, mixed, num), generate
+
+
+_lower_lanes: Any = intrinsic(_on_lanes)
+
+
+@inner
+def _lower(least: Any, shingles: Any, a: Any, b: Any, mixed: Any) -> Any:
+    """Lower each entry of a signature to the least permuted value of the shingles; `mixed` has room for as many."""
+    num = len(shingles)
+    for i in range(num):
+        value = u32(shingles[i])
         value = u32(u32(value ^ (value >> u32(16))) * _N1)
         value = u32(u32(value ^ (value >> u32(13))) * _N2)
         mixed[i] = u32(value ^ (value >> u32(16)))
-    fours = (high - low) // 4 * 4
-    for i in range(0, fours, 4):
-        one, two, three, four = mixed[i], mixed[i + 1], mixed[i + 2], mixed[i + 3]
-        for p in range(len(a)):
-            first = min(u32(a[p] * one + b[p]), u32(a[p] * two + b[p]))
-            second = min(u32(a[p] * three + b[p]), u32(a[p] * four + b[p]))
-            least[p] = min(least[p], min(first, second))
-    for i in range(fours, high - low):
-        value = mixed[i]
-        for p in range(len(a)):
-            least[p] = min(least[p], u32(a[p] * value + b[p]))
+    whole = len(a) // LANES * LANES
+    for p in range(0, whole, LANES):
+        _lower_lanes(least, a, b, p, mixed, num)
+    if whole < len(a):
+        for i in range(num):
+            value = mixed[i]
+            for p in range(whole, len(a)):
+                least[p] = min(least[p], u32(a[p] * value + b[p]))
 
 
 @inner
@@ -146,7 +183,7 @@ def _largest(offsets: Any, first: Any) -> Any:
 @compiled(R64, RI64, RI64, INT, W64, WI64)
 def shingle(words: U64, offsets: I64, first: I64, n: int, out: U64, indptr: I64) -> int:
     """Write the distinct shingles of each example, and where they end; return their number."""
-    room = _room(_largest(offsets, first))
+    room = _sparse_room(_largest(offsets, first))
     slots, marks = np.empty(room, np.uint64), np.zeros(room, np.int64)
     num = 0
     for example in range(len(first) - 1):
@@ -164,7 +201,7 @@ def sign(shingles: U64, indptr: I64, a: U32, b: U32, out: U32) -> int:
         most = max(most, indptr[row + 1] - indptr[row])
     mixed = np.empty(most, np.uint32)
     for row in range(len(indptr) - 1):
-        _lower(out[row], shingles, indptr[row], indptr[row + 1], a, b, mixed)
+        _lower(out[row], shingles[indptr[row] : indptr[row + 1]], a, b, mixed)
     return 0
 
 
@@ -196,7 +233,8 @@ def sketch(
 ) -> int:
     """Do `shingle`, `sign` and `band` for each example, and write the sum of its shingles; return the number of all."""
     most = _largest(offsets, first)
-    slots, marks = np.empty(_room(most), np.uint64), np.zeros(_room(most), np.int64)
+    room = _sparse_room(most)
+    slots, marks = np.empty(room, np.uint64), np.zeros(room, np.int64)
     least, mixed = np.empty(len(a), np.uint32), np.empty(most, np.uint32)
     num = 0
     for example in range(len(first) - 1):
@@ -205,8 +243,8 @@ def sketch(
         num = _add_set(words, offsets, low, high, n, out, num, slots, marks, example + 1)
         indptr[example + 1] = num
         least[:] = u32(0xFFFFFFFF)
-        _lower(least, out, begin, num, a, b, mixed)
-        _write_keys(least, bands, rows, keys[example])
+        _lower(least, out[begin:num], a, b, mixed)
+        _write_keys(least, bands, rows, keys[:, example])
         total = u64(0)
         for i in range(begin, num):
             total += out[i]
@@ -217,25 +255,64 @@ def sketch(
 # ------------------------------------------------------------------------------------------- compare
 
 
-@compiled(R64, _table(types.uint8), INT, WI64)
-def repeat(keys: U64, seen: U8, shift: int, out: I64) -> int:
+@inner
+def _perhaps_repeated(keys: Any, seen: Any, shift: Any, out: Any) -> Any:
     """Write the places of all keys that occur twice, and of a few others; return their number.
 
-    seen[0] has a bit for each key met once, seen[1] for each met again; `shift` leaves as many bits as they have.
+    `seen` has two bits for each hash of a key: met once, met again; `shift` leaves of a hash what it has room for.
     """
     for i in range(len(keys)):
-        bit = (keys[i] * _SPREAD) >> u64(shift)
-        mask = np.uint8(1) << np.uint8(bit & u64(7))
-        if seen[0, bit >> u64(3)] & mask:
-            seen[1, bit >> u64(3)] |= mask
-        seen[0, bit >> u64(3)] |= mask
-    num = 0
+        place = (keys[i] * _SPREAD) >> u64(shift)
+        byte, bit = seen[place >> u64(2)], u64(2) * (place & u64(3))
+        met = (u64(byte) >> bit) & ONE
+        seen[place >> u64(2)] = byte | np.uint8((ONE | (met << ONE)) << bit)
+    num = u64(0)
     for i in range(len(keys)):
-        bit = (keys[i] * _SPREAD) >> u64(shift)
-        if seen[1, bit >> u64(3)] & (np.uint8(1) << np.uint8(bit & u64(7))):
-            out[num] = i
-            num += 1
-    return num
+        place = (keys[i] * _SPREAD) >> u64(shift)
+        out[num] = i
+        num += (u64(seen[place >> u64(2)]) >> (u64(2) * (place & u64(3)) + ONE)) & ONE
+    return np.int64(num)
+
+
+@compiled(R64, R64, W8, INT, WI64, WI64)
+def repeat(keys: U64, ties: U64, seen: U8, shift: int, places: I64, bounds: I64) -> int:
+    """Write the places of pairs (keys[i], ties[i]) that occur twice, equal ones together; return the number of groups.
+
+    `seen` and `shift`: see `_perhaps_repeated`; `places` and `bounds` have room for one more than all keys.
+    """
+    found = np.empty(len(places), np.int64)
+    num = _perhaps_repeated(keys, seen, shift, found)
+    room = u64(_room(num))
+    slots, first = np.zeros(room, np.int64), np.empty(num, np.int64)
+    sizes, group = np.zeros(num, np.int64), np.empty(num, np.int64)
+    num_groups = 0
+    for k in range(num):
+        i = found[k]
+        slot = ((keys[i] * _SPREAD) >> u64(32)) & (room - ONE)
+        while slots[slot] > 0:
+            other = first[slots[slot] - 1]
+            if keys[other] == keys[i] and ties[other] == ties[i]:
+                break
+            slot = (slot + ONE) & (room - ONE)
+        if slots[slot] == 0:
+            first[num_groups] = i
+            num_groups += 1
+            slots[slot] = num_groups
+        group[k] = slots[slot] - 1
+        sizes[group[k]] += 1
+    kept, end = 0, 0
+    for number in range(num_groups):
+        first[number] = end if sizes[number] > 1 else -1  # from here on, where the group's next place goes
+        if sizes[number] > 1:
+            bounds[kept] = end
+            kept, end = kept + 1, end + sizes[number]
+    bounds[kept] = end
+    for k in range(num):
+        place = first[group[k]]
+        if place >= 0:
+            places[place] = found[k]
+            first[group[k]] = place + 1
+    return kept
 
 
 @inner

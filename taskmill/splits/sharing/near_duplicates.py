@@ -36,7 +36,7 @@ from taskmill.normalisers import Normaliser, named
 from taskmill.recipe import Overlap
 from taskmill.records import SCHEMAS
 from taskmill.splits.sharing.examples import EMPTY, EVALUATION_TEXT, TRAIN_TEXT, Catalogue, Examples
-from taskmill.splits.sharing.similarity import common_sizes, gather, join_similar, repeated
+from taskmill.splits.sharing.similarity import buckets, common_sizes, gather, join_similar, repeated
 from taskmill.text import indptr_of
 from taskmill.utf8 import Run, runs
 
@@ -150,7 +150,7 @@ class Collected:
     digest: U64
     """uint64[num]: see `Sketches`."""
     keys: U64
-    """uint64[num, bands]: see `Sketches`."""
+    """uint64[bands, num]: see `Sketches`."""
 
     def sets(self, rows: I64) -> tuple[U64, I64]:
         """Return the shingles of some examples, in ascending order of these, and where each one's begin and the last end."""
@@ -176,7 +176,7 @@ def collect(batches: Iterable[tuple[Texts, I64]], method: Method, threads: int =
     """
     permutations(method.num_perm, method.seed)  # before threads ask for them at once
     sizes, digests = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
-    keys = [np.empty((0, method.banding.bands), np.uint64)]
+    keys = [np.empty((method.banding.bands, 0), np.uint64)]
     with closing(_Store()) as store:
         for part in _ahead(_chunks(batches), method, threads):
             store.append(part.shingles)
@@ -185,7 +185,9 @@ def collect(batches: Iterable[tuple[Texts, I64]], method: Method, threads: int =
             keys.append(part.keys)
         parts = store.parts()
     starts = indptr_of(np.array([len(part) for part in sizes[1:]], np.int64))
-    return Collected(parts, starts, np.concatenate(sizes), np.concatenate(digests), np.concatenate(keys))
+    return Collected(
+        parts, starts, np.concatenate(sizes), np.concatenate(digests), np.concatenate(keys, axis=1)
+    )
 
 
 def _chunks(batches: Iterable[tuple[Texts, I64]]) -> Iterator[tuple[Run, I64]]:
@@ -288,8 +290,7 @@ def find_clusters(sketches: Collected, copies: I64, best: Banding) -> I64:
     filled = np.flatnonzero(sketches.sizes)
     rows, originals = _groups(filled, sketches.digest, sketches.sizes.astype(np.uint64))
     nodes = np.setdiff1d(filled, rows[rows != originals], assume_unique=True)  # one of each set
-    places, bounds = repeated(sketches.keys[nodes].reshape(-1))
-    nodes, members = np.unique(nodes[places // best.bands], return_inverse=True)
+    nodes, members, bounds = buckets(sketches.keys, nodes)
     links = join_similar(members, bounds, *sketches.sets(nodes), best.threshold)
     left, right = (filled, rows, nodes), (copies[filled], originals, nodes[links])
     return _united(len(copies), np.concatenate(left), np.concatenate(right))

@@ -30,7 +30,14 @@ def repeated(keys: U64, ties: U64 | None = None) -> tuple[I64, I64]:
     Returns:
         int64[num_places], and `bounds` int64[num_groups + 1]: group g is places[bounds[g]:bounds[g + 1]], ascending.
     """
-    places = _perhaps_repeated(keys)
+    compiled = kernels()
+    if compiled is not None:
+        num_bits = max(10, (8 * len(keys)).bit_length())
+        seen, out = np.zeros(1 << (num_bits - 2), np.uint8), np.empty((2, len(keys) + 1), np.int64)
+        num_groups = compiled.repeat(keys, keys if ties is None else ties, seen, 64 - num_bits, *out)
+        found = out[1, : num_groups + 1].copy()
+        return out[0, : found[-1]].copy(), found
+    places = np.arange(len(keys))
     columns = (places, keys[places]) if ties is None else (places, ties[places], keys[places])
     places = places[np.lexsort(columns)]
     same = keys[places[1:]] == keys[places[:-1]]
@@ -42,14 +49,26 @@ def repeated(keys: U64, ties: U64 | None = None) -> tuple[I64, I64]:
     return places[kept], np.append(np.searchsorted(kept, starts), len(kept)).astype(np.int64)
 
 
-def _perhaps_repeated(keys: U64) -> I64:
-    """Return the places of at least all keys that occur more than once; with numba, of few others."""
-    compiled = kernels()
-    if compiled is None:
-        return np.arange(len(keys))
-    num_bits = max(10, (8 * len(keys)).bit_length())
-    seen, out = np.zeros((2, 1 << (num_bits - 3)), np.uint8), np.empty(len(keys), np.int64)
-    return out[: compiled.repeat(keys, seen, 64 - num_bits, out)].copy()
+def buckets(keys: U64, sets: I64) -> tuple[I64, I64, I64]:
+    """Return which of some sets share a key of some band.
+
+    Args:
+        keys: uint64[bands, num].
+        sets: int64[num_chosen]: those that are looked at, ascending.
+
+    Returns:
+        int64[num_sets], those that do, ascending; `members` int64[num_places], their places among these, and `bounds`
+        int64[num_buckets + 1]: bucket b holds members[bounds[b]:bounds[b + 1]].
+    """
+    members, ends, taken, num_places = list[I64](), [np.zeros(1, np.int64)], np.zeros(len(sets), bool), 0
+    for band in keys:
+        places, bounds = repeated(band[sets])
+        members.append(places)
+        ends.append(bounds[1:] + num_places)
+        num_places += len(places)
+        taken[places] = True
+    rank = np.cumsum(taken) - 1
+    return sets[taken], rank[np.concatenate(members)], np.concatenate(ends)
 
 
 def join_similar(members: I64, bounds: I64, sets: U64, indptr: I64, threshold: float) -> I64:

@@ -154,13 +154,14 @@ class Collected:
 
     def sets(self, rows: I64) -> tuple[U64, I64]:
         """Return the shingles of some examples, in ascending order of these, and where each one's begin and the last end."""
-        taken = [np.empty(0, np.uint64)]
+        indptr = indptr_of(self.sizes[rows])
+        taken = np.empty(indptr[-1], np.uint64)
         edges = np.searchsorted(rows, self.starts)
         for part, start, stop, low, high in zip(self.parts, self.starts, self.starts[1:], edges, edges[1:]):
             if high > low:
                 places = indptr_of(self.sizes[start:stop])[rows[low:high] - start]
-                taken.append(gather(part, places, self.sizes[rows[low:high]]))
-        return np.concatenate(taken), indptr_of(self.sizes[rows])
+                gather(part, places, self.sizes[rows[low:high]], taken[indptr[low] : indptr[high]])
+        return taken, indptr
 
 
 def collect(batches: Iterable[tuple[Texts, I64]], method: Method, threads: int = 1) -> Collected:

@@ -106,14 +106,13 @@ def join_similar(members: I64, bounds: I64, sets: U64, indptr: I64, threshold: f
     return parent
 
 
-def gather(values: U64, starts: I64, counts: I64) -> U64:
-    """Return values[starts[i]:starts[i] + counts[i]] for each i, end to end."""
+def gather(values: U64, starts: I64, counts: I64, out: U64) -> None:
+    """Write values[starts[i]:starts[i] + counts[i]] for each i, end to end, to `out`, which has room for just these."""
     compiled = kernels()
     if compiled is None:
-        return values[ranges(starts, counts)]
-    out = np.empty(counts.sum(), np.uint64)
-    compiled.gather(values, starts, counts, out)
-    return out
+        out[:] = values[ranges(starts, counts)]
+    else:
+        compiled.gather(values, starts, counts, out)
 
 
 def jaccard(one: frozenset[int], other: frozenset[int]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from taskmill.splits.overlap import make_catalogue
 from taskmill.splits.sharing import near_duplicates
 from taskmill.splits.sharing.examples import EMPTY, Catalogue, Examples, read_examples
 from taskmill.splits.sharing.near_duplicates import Method, compare, find_near_duplicates
+from taskmill.splits.sharing.similarity import repeated
 from taskmill.text import words
 
 ROLES = {"bench/train": "train", "bench/more": "train", "bench/test": "eval", "bench/other": "eval"}
@@ -304,3 +306,16 @@ def test_the_error_probabilities_are_told(caplog: pytest.LogCaptureFixture) -> N
         find_near_duplicates(catalogue, parts_of(catalogue, examples, 5), taking_part, Overlap())
     assert "similarity 0.8: 16 bands of 8 rows of 128 permutations" in caplog.text
     assert "missed with probability 0.053" in caplog.text
+
+
+@pytest.mark.parametrize("num_keys", [1, 3, 40, 5000])
+def test_repeated_keys_are_grouped_as_pairs(kind: str, num_keys: int) -> None:
+    places = np.arange(1200)
+    keys, ties = (places * 7919 % num_keys).astype(np.uint64) << np.uint64(40), (places % 3).astype(np.uint64)
+    for second in (None, ties):
+        groups = dict[tuple[int, int], list[int]]()
+        for place, pair in enumerate(zip(keys.tolist(), (keys if second is None else second).tolist())):
+            groups.setdefault(pair, []).append(place)
+        found, bounds = repeated(keys, second)
+        parts = [found[low:high].tolist() for low, high in pairwise(bounds.tolist())]
+        assert sorted(parts) == sorted(group for group in groups.values() if len(group) > 1)

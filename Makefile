@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Processes of the test suite, each of which takes whole files; plain `pytest` is one process.
+JOBS ?= 2
 
 .PHONY: demo test lint types docs bench clean
 
@@ -11,7 +13,7 @@ demo: $(READY)
 	$(BIN)/taskmill report runs/demo
 
 test: $(READY) lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

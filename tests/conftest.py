@@ -55,7 +55,11 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo as it ships, run once through the command line with two workers: `<folder>/runs/demo`."""
+    """The demo as it ships, run once through the command line with two workers: `<folder>/runs/demo`.
+
+    Its tests are all in `test_demo.py`: the files of the suite are shared out whole among processes, each of which would
+    run it again.
+    """
     from running import taskmill
 
     folder = tmp_path_factory.mktemp("demo")

@@ -143,6 +143,23 @@ def test_views_of_the_demo(demo_run, tmp_path, capsys):
         assert code == 0 and out.strip()
 
 
+def test_readme_commands_about_the_demo_run(repository, demo_run, tmp_path, monkeypatch, capsys):
+    section = (
+        (repository / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Really held out")[1]
+        .split("\n## ")[0]
+    )
+    commands = re.findall(r"^taskmill (.*?)(?: +#.*)?$", section, re.MULTILINE)
+    assert len(commands) == 5
+    shutil.copytree(demo_run, tmp_path / "runs/demo")
+    shutil.copytree(repository / "examples/own_data", tmp_path / "examples/own_data")
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        code, out, err = call(capsys, *command.split())
+        assert code == 0 and out, (command, err)
+
+
 def _examples() -> list[str]:
     found = []
 

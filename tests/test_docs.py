@@ -50,23 +50,6 @@ def test_readme_recipe_and_its_commands_run(repository, tmp_path, monkeypatch, c
     assert (tmp_path / "runs/own-data/report.html").is_file()
 
 
-def test_readme_commands_about_the_demo_run(repository, demo_run, tmp_path, monkeypatch, capsys):
-    section = (
-        (repository / "README.md")
-        .read_text(encoding="utf-8")
-        .split("## Really held out")[1]
-        .split("\n## ")[0]
-    )
-    commands = re.findall(r"^taskmill (.*?)(?: +#.*)?$", section, re.MULTILINE)
-    assert len(commands) == 5
-    shutil.copytree(demo_run, tmp_path / "runs/demo")
-    shutil.copytree(repository / "examples/own_data", tmp_path / "examples/own_data")
-    monkeypatch.chdir(tmp_path)
-    for command in commands:
-        code, out, err = call(capsys, *command.split())
-        assert code == 0 and out, (command, err)
-
-
 def test_every_folder_and_file_of_the_package_is_in_the_readme_tree(repository):
     readme = (repository / "README.md").read_text(encoding="utf-8")
     tree = readme.split("## Where things are")[1].split("## Licence")[0]

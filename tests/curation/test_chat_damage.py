@@ -39,7 +39,7 @@ ALL_READERS = [
     ("x.json", b'{"a":\n1}', "wrong_type", 0),
     ("x.json", b"[{}", "bad_json", 0),
     ("x.parquet", b"PAR1 no", "bad_parquet", 0),
-    ("x.jsonl.gz", gzip.compress(b"x" * 999)[:-9], "bad_gzip", 0),
+    ("x.jsonl.gz", gzip.compress(b"x" * 999, mtime=0)[:-9], "bad_gzip", 0),
     ("x.csv", b"a,b\n1,2\n", "wrong_format", 0),
 ]
 DAMAGES: list[tuple[str, Any, str, str]] = [

@@ -151,7 +151,7 @@ DAMAGES: list[tuple[str, str | bytes, str, int, str]] = [
     ),
     (
         "code_search_net/x_train_0.jsonl.gz",
-        gzip.compress(lines(FUNCTION).encode() * 9)[:-9],
+        gzip.compress(lines(FUNCTION).encode() * 9, mtime=0)[:-9],
         "bad_gzip",
         0,
         "gzip",

@@ -35,6 +35,9 @@ os.environ.update(
 )
 os.environ.pop("HF_TOKEN", None)
 
+# Other processes share the cores: threads that wait for one another sleep, as spinning makes training several times slower.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("TASKMILL_SHARED_DATA", ROOT.parent / "shared" / "data"))
 

@@ -23,7 +23,8 @@ from taskmill.errors import RecipeError, UsageError, did_you_mean, shorten
 from taskmill.plain import build, leaves, to_json
 from taskmill.recipe import Recipe, Resolved
 from taskmill.recipe_reference import describe
-from taskmill.recipe_values import Location, find_problems
+from taskmill.recipe_values import Location, find_missing, find_problems
+from taskmill.safe_yaml import YamlError, compose_yaml
 
 MAX_NODES = 20_000
 MAX_DEPTH = 30
@@ -39,19 +40,14 @@ class _Document:
         """`label` begins every problem: a file, to which the line is added, or an override."""
         self.label, self.has_lines = label, has_lines
         self.lines, self.problems = dict[tuple[str, ...], int](), list[str]()
-        self._count = 0
-        self._loader = yaml.SafeLoader("")
+        self._loader: Any = None
 
     def parse(self, text: str) -> Any:
         """Return the plain value of a YAML text; what is wrong inside it goes to `problems`."""
         try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            what = getattr(error, "problem", None) or str(error).splitlines()[0]
-            raise RecipeError([f"{self.at(mark.line + 1 if mark else 1)}: not valid YAML: {what}"]) from error
-        except RecursionError as error:
-            raise RecipeError([f"{self.at(1)}: nested too deeply"]) from error
+            root, self._loader = compose_yaml(text, MAX_DEPTH, MAX_NODES)
+        except YamlError as error:
+            raise RecipeError([f"{self.at(error.line or 1)}: not valid YAML: {error.problem}"]) from error
         return None if root is None else self._value(root, ())
 
     def at(self, line: int) -> str:
@@ -59,9 +55,6 @@ class _Document:
 
     def _value(self, node: yaml.Node, where: Location) -> Any:
         line = node.start_mark.line + 1
-        self._count += 1
-        if self._count > MAX_NODES or len(where) > MAX_DEPTH:
-            raise RecipeError([f"{self.at(line)}: too large or nested too deeply (aliases count)"])
         self.lines.setdefault(_texts(where), line)
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
             self._bad(line, where, f"the tag {shorten(node.tag)} is not allowed; expected plain values")
@@ -88,7 +81,7 @@ class _Document:
 
     def _scalar(self, node: yaml.ScalarNode, where: Location) -> Any:
         line = node.start_mark.line + 1
-        if node.style is None and _EXPONENT.fullmatch(node.value):
+        if not node.style and _EXPONENT.fullmatch(node.value):
             value: Any = float(node.value)  # YAML 1.1 takes 5e-5 for text
         else:
             try:
@@ -170,7 +163,8 @@ def _finish(
         return document.at(document.line(where))
 
     found = _types(raw, place)
-    problems += found + [f"{place(w)}: {dotted(w)}: {text}" for w, text in find_problems(raw)]
+    unfit = [*find_problems(raw), *find_missing(raw, base)]
+    problems += found + [f"{place(where)}: {dotted(where)}: {what}" for where, what in unfit]
     if problems:
         raise RecipeError(sorted(dict.fromkeys(problems), key=functools.partial(_by_line, document.label)))
     recipe = typing.cast(Recipe, build(Recipe, raw))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from taskmill.commands.figures import count, counted
 from taskmill.commands.terminal import Terminal
@@ -29,6 +28,7 @@ from taskmill.curation.taxonomy import (
 from taskmill.curation.taxonomy_rows import PARTS, SUFFIXES
 from taskmill.errors import UsageError, did_you_mean
 from taskmill.recipe import Recipe
+from taskmill.safe_yaml import compose_yaml
 
 Row = dict[str, Any]
 PAPER = {
@@ -235,8 +235,8 @@ def _is_taxonomy(path: Path) -> bool:
         return False
     try:
         text = path.read_text(encoding="utf-8") if path.suffix.lower() != ".csv" else ""
-        keys = {str(key.value) for key, _ in getattr(yaml.compose(text), "value", ())}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError):
+        keys = {str(key.value) for key, _ in getattr(compose_yaml(text)[0], "value", ())}
+    except (OSError, TypeError, ValueError):  # not UTF-8 and not YAML are ValueErrors
         return True
     return bool(keys & set(PARTS)) or not keys & {field.name for field in fields(Recipe)}
 

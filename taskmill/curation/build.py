@@ -44,7 +44,7 @@ from taskmill.storage import digest, read_table
 
 log = logging.getLogger("taskmill")
 
-REVISION = 3
+REVISION = 4
 SECTIONS = ("sources", "curate")
 READS: tuple[tuple[str, str], ...] = ()
 

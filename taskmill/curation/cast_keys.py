@@ -17,14 +17,8 @@ from taskmill.curation.sources._value_keys import parse_value
 from taskmill.curation.sources._values import Value, map_key
 from taskmill.errors import did_you_mean, shorten
 from taskmill.records import METRICS
+from taskmill.shapes import SHAPES
 
-SHAPES = {
-    "text": ({"text"}, {"text"}),
-    "pair": ({"text_a", "text_b"}, {"text_a", "text_b"}),
-    "question": ({"question"}, {"question", "context"}),
-    "structured": ({"struct"}, {"text", "struct"}),
-}
-"""Shape of a keywords task -> (fields it needs, fields it may have)."""
 FILE_SPLITS: dict[str, str] = {
     **_files.SPLIT_NAMES,
     **dict.fromkeys(("null", "unlabeled"), "unlabeled"),

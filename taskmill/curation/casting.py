@@ -32,13 +32,13 @@ from pathlib import Path
 from typing import Any
 
 from taskmill.curation import cast_keys as keys
-from taskmill.curation.cast_keys import SHAPES as SHAPES
 from taskmill.curation.cast_keys import parse_facts as parse_facts
 from taskmill.curation.cast_keys import parse_files as parse_files
 from taskmill.curation.sources._records import Format
 from taskmill.curation.sources._values import Value
 from taskmill.curation.sources._yaml import load_yaml
 from taskmill.errors import RecipeError, did_you_mean, nearest, shorten
+from taskmill.shapes import SHAPES
 
 SHIPPED = Path(__file__).parent / "casts"
 HUB_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -262,7 +262,8 @@ def _check_names(cast: Cast, problems: list[str]) -> None:
     if cast.shape is None:
         return
     names = set(cast.keywords or cast.fields)
-    needed, allowed = SHAPES[cast.shape]
+    shape = SHAPES[cast.shape]
+    needed, allowed = set(shape.needs), set(shape.fields)
     extra = names - allowed - {renamed(cast, path) for path in cast.output_fields}
     if needed - names or extra:
         absent = ", ".join(f"{name}: FIELD" for name in sorted(needed - names))

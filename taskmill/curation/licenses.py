@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import yaml
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+from taskmill.safe_yaml import load_yaml
 
 UNKNOWN = "unknown"
 _FILE = Path(__file__).parent / "licenses.yaml"
@@ -61,7 +62,7 @@ def _spdx(stated: str) -> str:
 @functools.cache
 def _writings() -> Mapping[str, str]:
     """Return folded other writing -> SPDX identifier."""
-    listed = yaml.safe_load(_FILE.read_text(encoding="utf-8"))["writings"]
+    listed = load_yaml(_FILE.read_text(encoding="utf-8"))["writings"]
     return {_fold(text): name for name, texts in listed.items() for text in texts}
 
 

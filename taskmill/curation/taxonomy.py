@@ -25,10 +25,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from taskmill.curation.taxonomy_rows import Row, TaxonomyFile, fold, read_file
 from taskmill.errors import RecipeError, did_you_mean
+from taskmill.safe_yaml import load_yaml
 
 SHIPPED = Path(__file__).parent / "taxonomy"
 CATEGORIES = SHIPPED / "categories.yaml"
@@ -162,7 +161,7 @@ def _literal(pattern: str) -> tuple[int, str]:
 @functools.lru_cache(maxsize=1)
 def categories() -> dict[str, str]:
     """Return the known categories of all benchmarks, each with what it asks for."""
-    parts = yaml.safe_load(CATEGORIES.read_text(encoding="utf-8"))
+    parts = load_yaml(CATEGORIES.read_text(encoding="utf-8"))
     return {name: text for part in parts.values() for name, text in part.items()}
 
 

@@ -25,8 +25,9 @@ import yaml
 
 from taskmill.errors import did_you_mean, shorten
 from taskmill.records import KINDS, METRICS, STYLES
+from taskmill.safe_yaml import YamlError, compose_yaml
+from taskmill.shapes import SHAPES
 
-SHAPES = ("text", "pair", "question", "structured")
 TEXTS = (
     "category",
     "dataset",
@@ -39,7 +40,7 @@ TEXTS = (
     "repository",
 )
 LISTS = ("corpora", "languages", "output_fields")
-CHOICES = {"kind": KINDS, "style": STYLES, "metric": METRICS, "shape": SHAPES}
+CHOICES = {"kind": KINDS, "style": STYLES, "metric": METRICS, "shape": tuple(SHAPES)}
 ROW_COLUMNS = (*TEXTS, *LISTS, *CHOICES, "multiple_choice")
 """What a row may say; `shape` goes to the task's metadata."""
 PARTS = ("tasks", "aliases", "distinct")
@@ -50,7 +51,6 @@ MAX_DEPTH = 16
 
 _BOOLEANS = {"true": True, "false": False}
 _SEPARATORS = re.compile(r"[\W_]+")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Row = Mapping[str, Any]
 
@@ -187,9 +187,8 @@ def _read_yaml(found: TaxonomyFile, text: str) -> None:
 def _parts(found: TaxonomyFile, text: str) -> Iterator[tuple[str, int, Any]]:
     """Yield (part, line, {key: (line, value)}) of a file."""
     try:
-        _check_depth(text)
-        loader = _LOADER(text)
-        root = loader.get_single_node()
+        root, loader = compose_yaml(text, MAX_DEPTH)
+        loader.keys_may_repeat = True  # each is a problem of its own, with its line
         if root is None:
             return
         if not isinstance(root, yaml.MappingNode):
@@ -198,29 +197,13 @@ def _parts(found: TaxonomyFile, text: str) -> Iterator[tuple[str, int, Any]]:
             return
         for key, node in root.value:
             yield str(key.value), key.start_mark.line + 1, _section(found, loader, node)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except YamlError as error:
+        found.problems.append(f"{found.path}:{error.line or 1}: not valid YAML: {error.problem}")
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         reason = getattr(error, "problem", None) or error
         found.problems.append(f"{found.path}:{line}: not valid YAML: {reason}")
-
-
-def _check_depth(text: str) -> None:
-    """Refuse what would grow or recurse without end; the events of a file are read one by one.
-
-    Raises:
-        ValueError: levels beyond MAX_DEPTH, or an alias within what has an anchor.
-    """
-    anchors: list[bool] = []
-    for event in yaml.parse(text, _LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            anchors.append(event.anchor is not None)
-            if len(anchors) > MAX_DEPTH:
-                raise ValueError(f"more than {MAX_DEPTH} levels")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchors.pop()
-        elif isinstance(event, yaml.AliasEvent) and any(anchors):
-            raise ValueError(f"*{event.anchor} stands within what has an anchor itself")
 
 
 def _section(found: TaxonomyFile, loader: Any, node: yaml.Node) -> Any:

@@ -19,10 +19,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from taskmill import safe_yaml
 from taskmill.cache import cache_folder
 from taskmill.curation.places import archives
 from taskmill.curation.places.archives import unpack
-from taskmill.curation.sources import _yaml
 from taskmill.errors import DataError, StorageError, TaskmillError
 
 FILES = {
@@ -271,9 +271,9 @@ def test_nothing_in_curation_can_load_code_or_pickles(repository: Path) -> None:
                 assert function not in calls, path
                 assert function.split(".")[0] not in ("np", "numpy") or not function.endswith("load"), path
                 assert function not in ("yaml.unsafe_load", "yaml.full_load"), path
-                assert function != "yaml.load" or path.name == "_yaml.py", path
-    assert issubclass(_yaml._Loader, yaml.constructor.SafeConstructor)
-    assert not issubclass(_yaml._Loader, yaml.constructor.FullConstructor)
+                assert function not in ("yaml.load", "yaml.safe_load"), path
+    assert issubclass(safe_yaml.Loader, yaml.constructor.SafeConstructor)
+    assert not issubclass(safe_yaml.Loader, yaml.constructor.FullConstructor)
 
 
 # --------------------------------------------------------------------------------- damage that passes unseen

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskmill.curation.casting import SHAPES, SHIPPED, Cast, known_casts, load_cast, parse_cast
+from taskmill.curation.casting import SHIPPED, Cast, known_casts, load_cast, parse_cast
 from taskmill.curation.reader import SourceFolder, TaskData, load_reader
 from taskmill.curation.sources._cast_record import caster, getter
 from taskmill.curation.sources._casted import layout_of
 from taskmill.curation.sources._values import Unusable, Value, evaluate
 from taskmill.errors import DataError, RecipeError, TaskmillError
+from taskmill.shapes import SHAPES
 
 SMALL: dict[str, Any] = {"dataset": "x", "format": "jsonl", "fields": {"text": "text"}}
 DEMO_CASTS = Path(__file__).resolve().parents[2] / "examples" / "meta_datasets" / "casts"
@@ -437,7 +438,7 @@ def test_real_gsm8k_and_scan(shared_data: Path) -> None:
     assert not any("<<" in fields["answer"] for fields in gsm8k.fields)
     scan = read(shared_data / "exmix_t5/scan", "scan").columns  # type: ignore[arg-type]
     lines = (shared_data / "exmix_t5/scan/tasks.txt").read_text().splitlines()
-    joined = [f"IN: {f['text']} OUT: {r[0]}" for f, r in zip(scan.fields, scan.references, strict=True)]
+    joined = [f"IN: {f['request']} OUT: {r[0]}" for f, r in zip(scan.fields, scan.references, strict=True)]
     assert joined == lines
 
 

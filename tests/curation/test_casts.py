@@ -18,8 +18,8 @@ from taskmill.curation.reader import Columns, SourceFolder, TaskData, load_reade
 from taskmill.curation.sources._casted import find_data, make_entry, need_data, read_entry
 from taskmill.curation.sources._yaml import load_yaml
 from taskmill.curation.sources.promptsource import template_row
-from taskmill.templates.rendering import Renderer
-from taskmill.templates.schemas import Rendered
+from taskmill.templates.composing.schemas import Rendered
+from taskmill.templates.rendering.renderer import Renderer
 
 FUNCTIONS = {"zip"}
 """What upstream's environment gives to templates beside the row."""

@@ -15,6 +15,7 @@ from taskmill.curation.sources._records import FORMATS
 from taskmill.curation.sources._value_keys import KEYS, TYPES, parse_value
 from taskmill.curation.sources._values import evaluate
 from taskmill.curation.sources._yaml import load_yaml
+from taskmill.shapes import SHAPES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "casts.md").read_text(encoding="utf-8")
 
@@ -65,7 +66,7 @@ def test_shapes_are_those_of_the_code() -> None:
         )
         for row in rows("Shapes")
     }
-    assert named == {shape: (needs, may - needs) for shape, (needs, may) in casting.SHAPES.items()}
+    assert named == {name: (set(shape.needs), set(shape.may)) for name, shape in SHAPES.items()}
 
 
 @pytest.mark.parametrize("row", rows("Keys of a cast"), ids=lambda row: row[0].strip("`"))

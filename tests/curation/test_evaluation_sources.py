@@ -96,7 +96,7 @@ def test_mmlu_csv_with_worked_exemplars(tmp_path: Path) -> None:
     assert columns.record == [0, 0, 0, 1, 0]
     assert [(aside.reason, aside.record) for aside in data.aside] == [("uncut_exemplar", 1)]
     assert (data.facts["family"], data.facts["subtask"]) == ("mmlu", "old_tools")
-    assert "old tools" in data.facts["definition"] and data.facts["metadata"] == {"shape": "question"}
+    assert "old tools" in data.facts["definition"] and data.facts["metadata"] == {"shape": "choice"}
 
 
 def test_mmlu_of_the_hub(tmp_path: Path) -> None:

@@ -27,6 +27,12 @@ KILT = {
     "output": [{"answer": "Tern (boat)", "provenance": [{"title": "Tern (boat)"}]}],
     "meta": {},
 }
+
+
+def english_into(language: str) -> dict[str, str]:
+    return {"text": "A gull.", "source_language": "English", "target_language": language}
+
+
 Case = tuple[dict[str, str], list[tuple[str | None, dict[str, Any], list[str]]]]
 CASES: dict[str, Case] = {
     "cogs": (
@@ -35,8 +41,8 @@ CASES: dict[str, Case] = {
             "gen.tsv": "A tern slept .\ttern ( x )\tsubj_to_obj\n",
         },
         [
-            ("train", {"text": "A gull slept ."}, ["gull ( x )"]),
-            ("test", {"text": "A tern slept ."}, ["tern ( x )"]),
+            ("train", {"request": "A gull slept ."}, ["gull ( x )"]),
+            ("test", {"request": "A tern slept ."}, ["tern ( x )"]),
         ],
     ),
     "shakespeare": (
@@ -52,7 +58,7 @@ CASES: dict[str, Case] = {
     ),
     "funql": (
         {"geo_funql_test.tsv": "which rivers\tanswer(river(all))\n"},
-        [("test", {"text": "which rivers"}, ["answer(river(all))"])],
+        [("test", {"request": "which rivers"}, ["answer(river(all))"])],
     ),
     "ukp": (
         {
@@ -63,11 +69,11 @@ CASES: dict[str, Case] = {
     ),
     "dialoglue_banking": (
         {"val.csv": table({"text": "Where is it, please?", "category": "card_arrival"})},
-        [("validation", {"text": "Where is it, please?"}, ["card_arrival"])],
+        [("validation", {"utterance": "Where is it, please?"}, ["card_arrival"])],
     ),
     "dialoglue_top": (
         {"eval.tsv": "Sail home?\tSail home ?\t[IN:SAIL Sail [SL:TO home ] ? ]\n"},
-        [("validation", {"text": "Sail home?"}, ["[IN:SAIL Sail [SL:TO home ] ? ]"])],
+        [("validation", {"utterance": "Sail home?"}, ["[IN:SAIL Sail [SL:TO home ] ? ]"])],
     ),
     "kilt_wned": (
         {"wned-dev-kilt.jsonl": lines(KILT)},
@@ -83,15 +89,15 @@ CASES: dict[str, Case] = {
     ),
     "wmt14_en_de": (
         {"newstest2014.en": "A gull.\n", "newstest2014.de": "Eine Möwe.\n"},
-        [("test", {"text": "A gull."}, ["Eine Möwe."])],
+        [("test", english_into("German"), ["Eine Möwe."])],
     ),
     "wmt16_en_ro": (
         {"train.en": "A gull.\n", "train.ro": "Un pescăruș.\n"},
-        [("train", {"text": "A gull."}, ["Un pescăruș."])],
+        [("train", english_into("Romanian"), ["Un pescăruș."])],
     ),
     "cnn_dailymail": (
         {"test.jsonl": lines({"article": "Long.", "highlights": "Short.", "id": "a1"})},
-        [("test", {"text": "Long."}, ["Short."])],
+        [("test", {"document": "Long."}, ["Short."])],
     ),
 }
 
@@ -116,7 +122,7 @@ def test_translations_of_the_hub(tmp_path: Path) -> None:
     rows = [{"translation": {"en": "A gull.", "fr": "Une mouette."}}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "up/wmt14_en_fr/train-00000-of-00001.parquet")
     data = read_all("t5", folder(tmp_path, "up"))["wmt14_en_fr"]
-    assert data.columns.fields == [{"text": "A gull."}] and data.columns.references == [["Une mouette."]]
+    assert data.columns.fields == [english_into("French")] and data.columns.references == [["Une mouette."]]
     json.dumps(data.facts)
 
 

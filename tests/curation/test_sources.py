@@ -316,7 +316,7 @@ def test_exmix_and_t5_through_casts(tmp_path: Path) -> None:
     assert (columns.group, columns.upstream_split) == (["It is."], ["validation"])
     assert found["boolq"].facts["metadata"]["shape"] == "question"
     assert found["boolq"].facts["output_fields"] == []
-    assert found["scan"].columns.fields == [{"text": "jump"}] and found["scan"].columns.references == [
+    assert found["scan"].columns.fields == [{"request": "jump"}] and found["scan"].columns.references == [
         ["I_JUMP"]
     ]
     elsewhere = read_all("t5", folder(tmp_path, "ex", casts={"scan": "other"}))

@@ -145,9 +145,9 @@ def test_the_layout_of_a_hub_repository(place: str, tmp_path: Path) -> None:
 def test_a_named_cast_over_files_of_ones_own(tmp_path: Path) -> None:
     rows = [{"premise": "a", "hypothesis": "b", "label": "neutral", "by": "Ann"}]
     write(tmp_path / "mine.jsonl", rows)
-    data = read(tmp_path / "mine.jsonl", cast="super_glue-cb", group="by", shape="pair")
+    data = read(tmp_path / "mine.jsonl", cast="super_glue-cb", group="by", shape="entailment")
     assert data.columns.references == [["neutral"]] and data.columns.group == ["Ann"]
-    assert data.columns.fields == [{"text_a": "a", "text_b": "b"}]
+    assert data.columns.fields == [{"premise": "a", "hypothesis": "b"}]
     write(tmp_path / "train-00000-of-00001.parquet", [{**rows[0], "label": 2}])
     assert read(tmp_path, cast="super_glue-cb").columns.references == [["neutral"]]
 

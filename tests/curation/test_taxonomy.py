@@ -236,7 +236,10 @@ def test_real_sources_that_are_one_set_meet(shared_data: Path) -> None:
         ("tasks: {a: 1\n", ["not valid YAML"]),
         ("tasks:\n  b/t: {category: a, category: b}\n", ["0.yaml:2: b/t.category: given twice"]),
         ("[" * 50_000, ["0.yaml:1: not valid YAML: more than 16 levels"]),
-        ("tasks:\n  a/b: &a [x]\n  c/d: &b [*a, *a]\n", ["*a stands within what has an anchor itself"]),
+        (
+            "tasks:\n  a/b: &a [x, *a]\n",
+            ["0.yaml:2: not valid YAML: the alias *a stands within what it stands for"],
+        ),
         ("aliases:\n  one: two\n", ["aliases.one", "expected a list of other names"]),
         ("aliases:\n  One: [two]\n", ["a canonical name is written 'one'"]),
         ("aliases:\n  one: [two]\n  three: [Two]\n", ["0.yaml:3", "'Two' is already another name of 'one'"]),

@@ -24,6 +24,8 @@ from taskmill.curation.taxonomy import (
 from taskmill.curation.taxonomy_check import check_files, check_layer, check_shipped, look_alikes
 from taskmill.curation.taxonomy_rows import read_file
 
+KEYWORDS = ("crossfit", "exmix", "t5", "unifiedskg")
+"""Benchmarks without instructions of their own."""
 HEADER = "task,category,dataset,corpora,family,subtask,metric,multiple_choice,languages,license,license_evidence,homepage"
 SNI = "super_natural_instructions"
 COUNTS = """
@@ -90,13 +92,25 @@ def test_the_union_has_over_a_hundred_categories_all_in_use(shipped: Taxonomy) -
 def test_a_shipped_file_has_the_header_and_its_own_benchmark(path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.reader(file))
-    assert ",".join(lines[0]) == HEADER
+    own = (",definition" if path.stem in KEYWORDS else "") + (",shape" if path.stem == "unifiedskg" else "")
+    assert ",".join(lines[0]) == HEADER + own
     tasks = [cells[0] for cells in lines[1:]]
     assert len(tasks) == len(set(tasks)) > 0
     benchmarks = {task.partition("/")[0] for task in tasks}
     assert len(benchmarks) == 1 and path.stem.startswith(benchmarks.pop())
     assert {len(cells) for cells in lines} == {len(lines[0])}
     assert all("*" not in task for task in tasks)
+
+
+@pytest.mark.parametrize("benchmark", KEYWORDS)
+def test_every_task_without_an_instruction_upstream_has_one_of_ours(
+    benchmark: str, shipped: Taxonomy
+) -> None:
+    rows = {task: shipped.row(task) for task in shipped.tasks if task.startswith(f"{benchmark}/")}
+    assert len(rows) > 15
+    for task, row in rows.items():
+        assert row["definition"][0].isupper() and row["definition"].endswith("."), task
+        assert 2 < len(row["definition"].split()) <= 24, task
 
 
 def test_a_license_has_its_ground(shipped: Taxonomy) -> None:

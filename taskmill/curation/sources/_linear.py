@@ -1,4 +1,4 @@
-"""Tables, triples and database schemas as text, and the table files of WikiTableQuestions and TabFact.
+"""Tables, triples, schemas and dialogue states as text, and the table files of WikiTableQuestions and TabFact.
 
 The text of a structure follows Xie et al. 2022, but keeps upstream's case and every row: UnifiedSKG lower-cases most of
 its text and cuts tables to the length of its model.
@@ -53,6 +53,16 @@ def schema_text(schema: Mapping[str, Any]) -> str:
     return " | ".join(
         [f"| {_text(schema['db_id'])}", *(f"{name} : {' , '.join(columns)}" for name, columns in named)]
     )
+
+
+def dialogue_text(turns: Sequence[tuple[str, str]]) -> str:
+    """Return `speaker : what is said` lines; line breaks within a turn become spaces."""
+    return "\n".join(f"{speaker} : {_one_line(text.strip())}" for speaker, text in turns)
+
+
+def state_text(slots: Sequence[tuple[str, str]]) -> str:
+    """Return `domain-slot value, domain-slot value ..`, `none` where nothing has been asked for."""
+    return ", ".join(f"{slot} {_one_line(value.strip())}" for slot, value in slots) or "none"
 
 
 def _text(value: Any) -> str:

@@ -104,7 +104,7 @@ def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
         "metric": "accuracy",
         "output_fields": ["rationale"],
         "homepage": "https://github.com/hendrycks/test",
-        "metadata": {"shape": "question"},
+        "metadata": {"shape": "choice"},
     }
     data = TaskData(facts, Columns())
     splits = entry.detail["splits"]

@@ -3,10 +3,14 @@
 Reads `<templates>/<dataset>[/<subset>]/templates.yaml` (Bach et al. 2022) and, through a cast, the rows of each data set
 that is present. A task is named like its folder. `super_glue/cb` is read with the cast whose `datasets` name it, or with
 `casts/super_glue-cb.yaml`. The templates state the answer options, so a task's examples have none.
+
+A template keeps the task where upstream's `original_task` is true and `changed_templates.yaml` of the package, a list made by
+reading, does not say what else it asks for.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Mapping
@@ -23,6 +27,7 @@ from taskmill.errors import DataError, RecipeError, did_you_mean, shorten
 
 log = logging.getLogger("taskmill")
 
+CHANGED = Path(__file__).parent.parent / "changed_templates.yaml"
 BENCHMARK = "promptsource"
 STYLE, KIND = "instance", "benchmark"
 OPTIONS = {
@@ -165,8 +170,9 @@ def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
     path = entry.files[-1]
     with _files.reading(data, source, path):
         found = _load(path, source)
+        changed = changed_templates().get(entry.name, {})
         for number, (identity, template) in enumerate(found["templates"].items()):
-            _read_template(number, str(identity), template, path, source, data)
+            _read_template(number, str(identity), template, path, source, data, changed)
         dataset, subset = found.get("dataset"), found.get("subset")
         data.facts["metadata"] |= {
             "promptsource": [str(part) for part in (dataset, subset) if part is not None]
@@ -202,8 +208,21 @@ def _load(path: Path, source: SourceFolder) -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def changed_templates() -> dict[str, dict[str, str]]:
+    """Return data set -> name of a template that upstream marks as the original task -> what it asks for instead."""
+    found: dict[str, dict[str, str]] = load_yaml(CHANGED.read_text(encoding="utf-8"))
+    return found
+
+
 def _read_template(
-    number: int, identity: str, template: Any, path: Path, source: SourceFolder, data: TaskData
+    number: int,
+    identity: str,
+    template: Any,
+    path: Path,
+    source: SourceFolder,
+    data: TaskData,
+    changed: Mapping[str, str],
 ) -> None:
     """Add one template, unless it lacks what a template needs."""
     wanted = {"jinja": (str,), "name": (str, int, float, bool), "answer_choices": (str, type(None))}
@@ -223,11 +242,16 @@ def _read_template(
         raw = _files.storable(shorten(template, _files.RAW_LIMIT))
         data.fail(source, error, Aside(name, number, "bad_template", _files.storable(str(error)), raw))
         return
-    data.templates.append(template_row(identity, template))
+    data.templates.append(template_row(identity, template, changed))
 
 
-def template_row(identity: str, template: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row of tasks/templates of a template; its id is its key in the file."""
+def template_row(
+    identity: str, template: Mapping[str, Any], changed: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the row of tasks/templates of a template; its id is its key in the file.
+
+    `changed`: names of templates of its data set that are no original task whatever upstream says -> why.
+    """
     stated = template.get("metadata")
     stated = stated if isinstance(stated, Mapping) else {}
     original = stated.get("original_task")
@@ -239,6 +263,8 @@ def template_row(identity: str, template: Mapping[str, Any]) -> dict[str, Any]:
             if original is False
             else "upstream does not say original task"
         )
+    elif str(template["name"]) in (changed or {}):
+        why = f"reviewed: {(changed or {})[str(template['name'])]}"
     beside = {key: value for key, value in template.items() if key not in _COLUMNS}
     if template.get("id", identity) != identity:
         beside["id"] = template["id"]
@@ -250,7 +276,7 @@ def template_row(identity: str, template: Mapping[str, Any]) -> dict[str, Any]:
         "body": _files.storable(body),
         "choices": None if choices is None else _files.storable(choices),
         "reads": fields_read(f"{body} {choices or ''}"),
-        "keeps_task": original is True,
+        "keeps_task": why is None,
         "why": why,
         "metadata": _plain(metadata),
     }

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from taskmill.curation.casting import SHAPES, Cast, load_cast, parse_cast, parse_facts, parse_files
+from taskmill.curation.casting import Cast, load_cast, parse_cast, parse_facts, parse_files
 from taskmill.curation.reader import SourceFolder, TaskData, TaskEntry
 from taskmill.curation.sources import _casted, _files
 from taskmill.curation.sources._chat import parse_quality
@@ -31,6 +31,7 @@ from taskmill.curation.sources._files import FileError
 from taskmill.curation.sources._records import FORMATS, guess_format
 from taskmill.errors import RecipeError, shorten
 from taskmill.records import STYLES
+from taskmill.shapes import SHAPES
 
 log = logging.getLogger("taskmill")
 BENCHMARK = "custom"

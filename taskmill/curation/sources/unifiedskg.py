@@ -3,7 +3,8 @@
 Reads the instantiated records with `text_in`, `struct_in` and `seq_out`: JSON lines or Parquet, `<task>_{train,dev,test}.*` or
 `<task>/{train,dev,test}-*.parquet`. `struct_in` is the linearised structure; examples over the same one form a group: by
 `table_id` where the records have it, else by the text itself. Beside them reads the raw files of WikiTableQuestions, DART,
-FeTaQA, Spider and TabFact wherever below the folder they lie as `_structured.py` says, and linearises their structures.
+FeTaQA, Spider and TabFact wherever below the folder they lie as `_structured.py` says, and of MultiWOZ (`_multiwoz.py`), and
+linearises their structures.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from pathlib import Path
 
 from taskmill.curation.reader import Columns, SourceFolder, TaskData, TaskEntry
 from taskmill.curation.sources import _files
+from taskmill.curation.sources._multiwoz import MULTIWOZ
 from taskmill.curation.sources._records import Format, guess_format, read_records
-from taskmill.curation.sources._structured import RAW_SETS, Kept
+from taskmill.curation.sources._structured import RAW_SETS, Kept, RawSet
 from taskmill.errors import DataError
 
 BENCHMARK = "unifiedskg"
 STYLE, KIND = "keywords", "benchmark"
 OPTIONS: dict[str, str] = {}
+_SETS: dict[str, RawSet] = {**RAW_SETS, "multiwoz": MULTIWOZ}
 _EXPECTED = "<task>_train.jsonl, <task>_dev.jsonl .., or the raw files of a data set"
 
 
@@ -49,7 +52,7 @@ def _raw_entries(source: SourceFolder) -> list[TaskEntry]:
     root = _files.need_folder(source, source.path, f"a folder of {_EXPECTED}")
     found: dict[str, TaskEntry] = {}
     for folder in [root, *sorted(path for path in root.rglob("*") if path.is_dir())]:
-        for name, raw in RAW_SETS.items():
+        for name, raw in _SETS.items():
             files = raw.find(folder) if name not in found else {}
             if files:
                 tables = {table for path in files for table in raw.tables(path)}
@@ -86,7 +89,7 @@ def read(entry: TaskEntry, source: SourceFolder) -> TaskData:
 
 
 def _read_raw(entry: TaskEntry, source: SourceFolder, data: TaskData) -> None:
-    raw, kept = RAW_SETS[entry.detail["raw_set"]], Kept()
+    raw, kept = _SETS[entry.detail["raw_set"]], Kept()
     data.facts |= {"languages": ["English"], **raw.facts}
     for path, split in zip(entry.files, entry.detail["splits"], strict=False):
         with _files.reading(data, source, path):

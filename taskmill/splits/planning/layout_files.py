@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import yaml
 
 from taskmill.digests import digest
 from taskmill.errors import RecipeError, did_you_mean, shorten
 from taskmill.plain import build, to_json
 from taskmill.recipe import Plan
 from taskmill.recipe_values import find_problems
+from taskmill.safe_yaml import YamlError, load_yaml
 from taskmill.splits.planning.selectors import fitting, read_facts
 
 FOLDER = Path(__file__).parent / "layouts"
@@ -98,9 +98,9 @@ def parse_layout(text: str, name: str, label: str) -> Layout:
         RecipeError: all problems of the text.
     """
     try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError([f"{label}: not valid YAML: {str(error).splitlines()[0]}"]) from error
+        raw = load_yaml(text)
+    except YamlError as error:
+        raise RecipeError([f"{label}: not valid YAML: {error}"]) from error
     if not isinstance(raw, dict) or not isinstance(raw.get("plan"), dict):
         keys = ", ".join(_KEYS)
         raise RecipeError(

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from taskmill.errors import TaskmillError
+from taskmill.watching import SLOT, Watch, Watchdog, activity
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -53,34 +54,77 @@ class _Absent:
             raise ModuleNotFoundError(name)
 
 
-def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+def run_jobs(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, watch: Watch | None = None
+) -> Iterator[Result]:
     """Call `function` on every job and yield the results in order, whatever the number of workers.
 
-    `function` must be a module-level function and jobs picklable. One job or one worker runs here.
+    `function` must be a module-level function and jobs picklable. One job or one worker runs here, unless it is watched:
+    nothing can end this process's own work when it is stuck, so watched work always runs in spawned workers.
+
+    Args:
+        watch: the limits within which a worker must go on with what it publishes through `watching.activity`.
 
     Raises:
+        LimitError: a worker went beyond `watch` and was ended.
         TaskmillError: a worker process was killed, as the system does when memory runs out.
         whatever `function` raises, for the first job that fails.
     """
-    if workers <= 1 or len(jobs) <= 1:
+    if not jobs:
+        return
+    if watch is None and (workers <= 1 or len(jobs) <= 1):
         for job in jobs:
             yield function(job)
         return
+    number = max(1, min(workers, len(jobs)))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_follow_parent) as pool:
+    board = context.RawArray("c", number * SLOT) if watch is not None else None
+    taken = context.Value("i", 0) if watch is not None else None
+    dog = Watchdog(watch, board) if watch is not None else None
+    try:
+        yield from _in_workers(function, jobs, number, board, taken)
+    except BrokenProcessPool as error:
+        if dog is not None and dog.error is not None:
+            raise dog.error from error
+        doing = "; ".join(dog.doing()) if dog is not None else ""
+        raise TaskmillError(
+            "a worker process was killed or crashed, perhaps because memory ran out"
+            + (f" ({doing})" if doing else "")
+            + "; what was finished is kept: run again with --workers 1"
+        ) from error
+    finally:
+        if dog is not None:
+            dog.stop()
+
+
+def _in_workers(
+    function: Callable[[Job], Result], jobs: Sequence[Job], number: int, board: Any, taken: Any
+) -> Iterator[Result]:
+    """Yield the results of spawned workers, which publish what they do on `board`.
+
+    Raises:
+        BrokenProcessPool: a worker was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        number, mp_context=context, initializer=_follow_parent, initargs=(board, taken)
+    ) as pool:
         with _interrupts_held():
-            pending: list[Future[Result]] = [pool.submit(function, job) for job in jobs]
+            pending: list[Future[Result]] = [pool.submit(_work, function, job) for job in jobs]
         try:
             for future in pending:
                 yield future.result()
-        except BrokenProcessPool as error:
-            raise TaskmillError(
-                "a worker process was killed, perhaps because memory ran out; what was finished is kept: "
-                "run again with --workers 1"
-            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _work(function: Callable[[Job], Result], job: Job) -> Result:
+    """Do one job; what it publishes ends with it."""
+    try:
+        return function(job)
+    finally:
+        activity.rest()
 
 
 @contextmanager
@@ -93,8 +137,12 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _follow_parent() -> None:
+def _follow_parent(board: Any, taken: Any) -> None:
     """Leave interrupts to the parent, and end with it: a run that was killed must not go on writing."""
+    if board is not None:
+        with taken.get_lock():
+            activity.join(board, taken.value)
+            taken.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_pandas_out()
     parent = multiprocessing.parent_process()

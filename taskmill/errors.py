@@ -95,6 +95,10 @@ class BusyError(TaskmillError):
     """A run directory that another process is writing."""
 
 
+class LimitError(TaskmillError):
+    """A worker that took more time or memory for one thing than it may, and was ended."""
+
+
 class MissingPackageError(TaskmillError):
     """An optional package that a stage needs and that is not installed."""
 

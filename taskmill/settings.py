@@ -8,6 +8,9 @@ from typing import Any
 from taskmill.plain import to_json
 from taskmill.recipe import Resolved
 
+UNFINGERPRINTED = (("render", "time_limit_seconds"), ("render", "memory_limit_mb"))
+"""(section, key) of settings that can stop a stage and never change what it makes."""
+
 
 class Settings:
     """The part of a recipe that a stage declared it reads; touching another section is a programming error.
@@ -38,4 +41,8 @@ class Settings:
     def values(self) -> dict[str, Any]:
         """Return the declared sections as JSON values: the settings part of a fingerprint."""
         everything = to_json(self._recipe)
-        return {section: everything[section] for section in self._sections}
+        found = {section: everything[section] for section in self._sections}
+        for section, name in UNFINGERPRINTED:
+            if section in found:
+                found[section].pop(name)
+        return found

@@ -16,6 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from taskmill.recipe_render import Condition as Condition
+from taskmill.recipe_render import MetaICL as MetaICL
+from taskmill.recipe_render import Render as Render
+from taskmill.recipe_render import TkInstruct as TkInstruct
+
 PACKAGE = Path(__file__).parent
 Action = Literal["keep", "drop_train_task", "drop_eval_task", "drop_train_examples", "drop_eval_examples"]
 Level = Literal["held_out", "partial", "supervised"]
@@ -276,24 +281,6 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Render:
-    """How examples become prompts."""
-
-    prompts_per_task: int | None = None
-    """Train prompts per task; by default as many as the task has train examples."""
-    validation_prompts: int = 250
-    """Most validation prompts per task (OPT-IML section 4.1)."""
-    test_examples: int | None = None
-    """Most test examples per task, every prompt variant of each; by default all."""
-    num_demonstrations: int = 2
-    """Demonstrations rendered into evaluation prompts: the largest k; smaller k drop segments."""
-    train_demonstrations: int = 0
-    """Demonstrations rendered into train prompts."""
-    max_characters: int = 100_000
-    """Longest text that a template may produce."""
-
-
-@dataclass(frozen=True)
 class Auxiliary:
     """A part of the mixture set aside before the benchmarks share the rest."""
 
@@ -445,7 +432,7 @@ class Recipe:
     plan: Plan = Plan()
     overlap: Overlap = Overlap()
     split: Split = Split()
-    render: Render = Render()
+    render: Render = Render()  # noqa: RUF009 (frozen)
     mix: Mix = Mix()
     tokenize: Tokenize = Tokenize()
     train: Train = Train()
@@ -472,3 +459,17 @@ def known_readers() -> list[str]:
     """Return the names of the readers: the files of `curation/sources`."""
     folder = PACKAGE / "curation" / "sources"
     return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
+
+
+def known_layouts() -> list[str]:
+    """Return the names of the shipped layouts: the files below `splits/planning/layouts`."""
+    return _names_below(PACKAGE / "splits" / "planning" / "layouts")
+
+
+def known_formats() -> list[str]:
+    """Return the names of the shipped chat formats: the files of `templates/chat/formats`."""
+    return _names_below(PACKAGE / "templates" / "chat" / "formats")
+
+
+def _names_below(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))

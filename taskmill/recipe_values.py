@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from taskmill.errors import did_you_mean, shorten
-from taskmill.recipe import Recipe, known_readers
+from taskmill.recipe import Recipe, known_formats, known_layouts, known_readers
 
 Location = tuple[str | int, ...]
 Problem = tuple[Location, str]
@@ -51,7 +52,14 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("render.test_examples", 1, _ANY),
     ("render.num_demonstrations", 0, 64),
     ("render.train_demonstrations", 0, 64),
+    ("render.negative_demonstrations", 0, 64),
+    ("render.metaicl.exponent", 0, 100),
+    ("render.metaicl.max_demonstrations", 1, 64),
+    ("render.tk_instruct.positive_examples", 0, 64),
+    ("render.tk_instruct.negative_examples", 0, 64),
     ("render.max_characters", 100, _ANY),
+    ("render.time_limit_seconds", 1, _ANY),
+    ("render.memory_limit_mb", 200, _ANY),
     ("mix.cap", 1, _ANY),
     ("mix.shares.*", 0, 1),
     ("mix.auxiliary.*.share", 0, 1),
@@ -94,6 +102,18 @@ def find_problems(raw: dict[str, Any]) -> Iterator[Problem]:
                 yield where, f"found {shorten(value)}; expected a number {limit}"
     yield from _shares(raw)
     yield from _combinations(raw)
+
+
+def find_missing(raw: dict[str, Any], base: Path) -> Iterator[Problem]:
+    """Yield (location, problem) for a layout or chat format that is neither shipped nor there, relative to `base`."""
+    for where, what, known in (
+        (("plan", "layout"), "layout", known_layouts()),
+        (("render", "format"), "chat format", known_formats()),
+    ):
+        for place, name in _matches(raw, where, ()):
+            if isinstance(name, str) and name not in known and not (base / name).exists():
+                hint = did_you_mean(name, known) or f"; shipped are {', '.join(known)}"
+                yield place, f"no {what} {shorten(name)}, shipped or as a path relative to the recipe{hint}"
 
 
 def _names(raw: dict[str, Any]) -> Iterator[Problem]:
@@ -168,6 +188,12 @@ def _shares(raw: dict[str, Any]) -> Iterator[Problem]:
 
 def _combinations(raw: dict[str, Any]) -> Iterator[Problem]:
     most = _value(raw, "render.num_demonstrations")
+    if _value(raw, "render.metaicl.suffix_loss") is True:
+        for key, needed in (("format", "plain"), ("encoding", "opt-iml")):
+            given = _value(raw, f"render.{key}")
+            if given != needed:
+                text = f"given with render.{key} = {shorten(given)}; expected {needed}, or no suffix loss"
+                yield ("render", "metaicl", "suffix_loss"), text
     if _value(raw, "evaluate.shots") == []:
         yield ("evaluate", "shots"), "empty; expected at least one number of demonstrations"
     for where, shots in _matches(raw, ("evaluate", "shots", "*"), ()):

@@ -243,6 +243,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("condition?", _S),
         ("loss_weight", pa.float32()),
         ("format", _S),
+        ("joint", _B),
     ),
     "prompts/dropped": DROPPED,
     "tokens/dropped": DROPPED,

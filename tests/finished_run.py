@@ -15,7 +15,7 @@ from taskmill.recipe_files import resolved_json
 from taskmill.records import SCHEMAS
 from taskmill.stages import Walk
 from taskmill.storage import canonical_json
-from taskmill.templates.schemas import Rendered, Wording, compose, encode
+from taskmill.templates.composing.schemas import Rendered, Wording, compose, encode
 
 HOSTILE = "<script>alert('x')</script>"
 TRAIN, EVAL, PARTIAL, BOTH = "alpha/reviews", "beta/reviews_again", "beta/capitals", "alpha/sums"
@@ -216,7 +216,14 @@ def _render(run: Path, walk: Walk) -> None:
         split = split_of(row["task"], int(row["example"][-1]))
         names |= {"split": split, "level": levels[row["task"]] if split == "test" else None}
         rows.append(
-            {**names, **encode(segments), "references": [answer], "loss_weight": 1.0, "format": "plain"}
+            {
+                **names,
+                **encode(segments),
+                "references": [answer],
+                "loss_weight": 1.0,
+                "format": "plain",
+                "joint": True,
+            }
         )
     rows.sort(key=lambda row: (row["task"], row["split"], row["prompt"]))
     dropped = {

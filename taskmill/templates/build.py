@@ -7,33 +7,42 @@ dropped.parquet, joined from a piece that each shard writes. Considered pairs = 
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from taskmill import seeding
 from taskmill.artifact import Inputs, Manifest, ShardRecord, ShardWriter, StageWriter
 from taskmill.engine import run_jobs
-from taskmill.errors import DamagedError, DataError
+from taskmill.errors import DataError
 from taskmill.recipe import Render
 from taskmill.records import SCHEMAS
 from taskmill.settings import Settings
-from taskmill.storage import RowsDigest, digest, iter_batches, read_table
-from taskmill.templates.demonstrations import Example
-from taskmill.templates.prompts import SPLITS, TaskPrompts, TaskRenderer
-from taskmill.templates.rendering import Renderer, library_digest
-from taskmill.templates.variants import task_variants
+from taskmill.storage import ROW_GROUP, RowsDigest, TableWriter, digest, iter_batches, read_table
+from taskmill.templates.chat.formats import load_format
+from taskmill.templates.composing.schemas import Drop
+from taskmill.templates.drawing.examples import EXAMPLE_COLUMNS, MAX_BATCH, RowRange, RowReader
+from taskmill.templates.drawing.index import splits_of
+from taskmill.templates.drawing.order import U64
+from taskmill.templates.drawing.prompts import TaskCounts, TaskRenderer, TaskSource
+from taskmill.templates.drawing.sorting import Place, Row, to_batch
+from taskmill.templates.drawing.writing import Setup
+from taskmill.templates.rendering.library import library_digest, load_templates, templates_digest, unused
+from taskmill.templates.rendering.renderer import Renderer
+from taskmill.templates.rendering.variants import task_variants
+from taskmill.watching import Watch, activity
 
 log = logging.getLogger("taskmill")
 
-REVISION = 1
+REVISION = 2
 SECTIONS = ("render",)
 READS = (
     ("curate", "tasks"),
@@ -45,28 +54,49 @@ READS = (
 )
 _JOINED = "_dropped"
 """Name of the last shard, which joins the pieces."""
-_TASK_COLUMNS = ("task", "style", "definition", "output_fields", "metadata", "shard")
-_TEMPLATE_COLUMNS = ("template", "task", "body", "choices", "keeps_task", "why")
-_EXAMPLE_COLUMNS = (
-    "example",
+_TASK_COLUMNS = (
     "task",
-    "upstream_split",
-    "group",
-    "fields",
-    "references",
-    "options",
-    "normalised",
+    "name",
+    "style",
+    "definition",
+    "output_fields",
+    "metadata",
+    "shard",
+    "first_row",
+    "num_kept",
 )
+_TEMPLATE_COLUMNS = ("template", "task", "body", "choices", "keeps_task", "why")
 _MEMBER_SCHEMA = pa.schema([("example", pa.string()), ("task", pa.string()), ("split", pa.string())])
 
 
-@dataclass(frozen=True)
-class RowRange:
-    """Consecutive rows [start, stop) of a file of splits/members."""
+_DROP_COLUMNS = ("task", "example", "template", "reason", "detail")
+_PIECE = 2000
+"""Rows that become columns together."""
+_HELD_BYTES = 8_000_000
+"""Rows of about this many bytes are written together, if they are not `ROW_GROUP` rows before."""
 
-    path: Path
-    start: int
-    stop: int
+
+class Clusters:
+    """Near-duplicate clusters by example, 16 bytes each."""
+
+    def __init__(self, names: Sequence[str], clusters: Sequence[int]) -> None:
+        """Take the examples that have one, and theirs."""
+        keys, first = np.unique(seeding.ranks(0, "render/clusters", names), return_index=True)
+        self._keys: U64 = keys
+        self._clusters: U64 = np.array(clusters, np.uint64)[first]
+
+    def __call__(self, name: str) -> int | None:
+        """Return the cluster of an example, or None."""
+        if not len(self._keys):
+            return None
+        key = seeding.ranks(0, "render/clusters", [name])[0]
+        place = int(np.searchsorted(self._keys, key))
+        found = place < len(self._keys) and self._keys[place] == key
+        return int(self._clusters[place]) if found else None
+
+    def digest(self) -> str:
+        """Return a digest (hex) of all of them."""
+        return digest([self._keys.tobytes().hex(), self._clusters.tobytes().hex()])
 
 
 @dataclass
@@ -80,12 +110,12 @@ class ShardPlan:
     tasks: list[dict[str, Any]]
     templates: list[dict[str, Any]]
     levels: dict[str, str | None]
-    members: list[RowRange]
+    members: dict[str, list[RowRange]]
+    """Task -> its rows of splits/members."""
     members_rows: str
-    clusters: dict[str, int]
-    """Example -> its near-duplicate cluster, for examples of this shard's tasks."""
+    clusters: Clusters
 
-    def parts(self, library: str) -> dict[str, Any]:
+    def parts(self, external: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the shard's fingerprint covers beside the settings."""
         return {
             "examples": self.rows,
@@ -93,8 +123,8 @@ class ShardPlan:
             "templates": self.templates,
             "levels": self.levels,
             "members": self.members_rows,
-            "clusters": digest(self.clusters),
-            "library": library,
+            "clusters": self.clusters.digest(),
+            **external,
         }
 
 
@@ -107,34 +137,47 @@ class RenderJob:
     fingerprint: str
     settings: Render
     seed: int
+    base: Path
+    """Folder of the recipe."""
+    max_batch: int
 
 
 def external(settings: Settings, inputs: Inputs) -> dict[str, Any]:
-    """Return the digest of the template library."""
-    return {"library": library_digest()}
+    """Return the digests of the template library, of the recipe's own templates and of the chat format's files."""
+    base = settings.path(".")
+    return {
+        "library": library_digest(),
+        "templates": templates_digest(settings.render.templates, base),
+        "format": load_format(settings.render.format, base).digest,
+    }
 
 
-def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
-    """Render the prompts of every task.
+def build(settings: Settings, inputs: Inputs, out: StageWriter, max_batch: int = MAX_BATCH) -> Manifest:
+    """Render the prompts of every task; `max_batch` examples at a time, which changes no row.
 
     Raises:
         DataError: a task that cannot be rendered, or one with test examples and no test prompt.
     """
-    library = library_digest()
+    beside, base = external(settings, inputs), settings.path(".")
     plans = plan_shards(inputs)
+    styles = {task["task"]: task["style"] for plan in plans for task in plan.tasks}
+    for name in unused(load_templates(settings.render.templates, base), styles):
+        log.warning("render: the template %s serves no task: none has its style and fits its `tasks`", name)
     records: list[ShardRecord] = []
     jobs = []
     for plan in plans:
-        parts = plan.parts(library)
+        parts = plan.parts(beside)
         record = out.finished(plan.name, parts)
         if record is not None:
             records.append(record)
         else:
             fingerprint = out.shard_fingerprint(parts)
-            jobs.append(RenderJob(plan, out.directory, fingerprint, settings.render, settings.seed))
+            jobs.append(
+                RenderJob(plan, out.directory, fingerprint, settings.render, settings.seed, base, max_batch)
+            )
     if len(jobs) < len(plans):
         log.info("render: %d of %d shards are up to date", len(plans) - len(jobs), len(plans))
-    for number, record in enumerate(run_jobs(render_shard, jobs, settings.workers), start=1):
+    for number, record in enumerate(run_jobs(render_shard, jobs, settings.workers, _watch(jobs)), start=1):
         out.add(record)
         records.append(record)
         log.info("render: shard %d of %d, %d prompts", number, len(jobs), record.counts.get("prompts", 0))
@@ -181,10 +224,13 @@ def plan_shards(inputs: Inputs) -> list[ShardPlan]:
     for row in inputs.table("curate", "templates", _TEMPLATE_COLUMNS).to_pylist():
         if row["task"] in shard_of:
             templates.setdefault(shard_of[row["task"]], []).append(row)
+    by_shard: dict[str, list[dict[str, Any]]] = {}
+    for task in tasks:
+        by_shard.setdefault(task["shard"], []).append(task)
     plans = []
     entries = inputs.manifest("curate").table_files("examples")
     for path, entry in zip(inputs.files("curate", "examples"), entries, strict=True):
-        own = [task for task in tasks if task["shard"] == path.stem]
+        own = by_shard.get(path.stem, [])
         plans.append(
             ShardPlan(
                 path.stem,
@@ -193,9 +239,9 @@ def plan_shards(inputs: Inputs) -> list[ShardPlan]:
                 [{k: v for k, v in task.items() if k != "shard"} for task in own],
                 templates.get(path.stem, []),
                 {task["task"]: levels.get(task["task"]) for task in own},
-                ranges.get(path.stem, []),
+                {task["task"]: ranges.get(task["task"], []) for task in own},
                 digests.get(path.stem, ""),
-                clusters.get(path.stem, {}),
+                clusters.get(path.stem, Clusters((), ())),
             )
         )
     return plans
@@ -207,22 +253,24 @@ def _levels(inputs: Inputs) -> dict[str, str | None]:
 
 
 def _members(inputs: Inputs, shard_of: Mapping[str, str]) -> tuple[dict[str, list[RowRange]], dict[str, str]]:
-    """Return for each shard where its rows of splits/members lie, and their digest."""
+    """Return for each task where its rows of splits/members lie, and for each shard the digest of its rows."""
     ranges: dict[str, list[RowRange]] = {}
     digests: dict[str, RowsDigest] = {}
     for path in inputs.files("split", "members"):
         row = 0
         for batch in iter_batches(path, _MEMBER_SCHEMA.names):
-            for task, start, stop in _runs(batch.column("task")):
-                shard = shard_of[task]
-                digests.setdefault(shard, RowsDigest(_MEMBER_SCHEMA)).update(
-                    batch.slice(start, stop - start).select(_MEMBER_SCHEMA.names)
-                )
-                own = ranges.setdefault(shard, [])
+            tasks = list(_runs(batch.column("task")))
+            for task, start, stop in tasks:
+                own = ranges.setdefault(task, [])
                 if own and own[-1].path == path and own[-1].stop == row + start:
                     own[-1] = RowRange(path, own[-1].start, row + stop)
                 else:
                     own.append(RowRange(path, row + start, row + stop))
+            for shard, run in itertools.groupby(tasks, key=lambda found: shard_of[found[0]]):
+                spans = list(run)
+                start, stop = spans[0][1], spans[-1][2]
+                rows = digests.setdefault(shard, RowsDigest(_MEMBER_SCHEMA))
+                rows.update(batch.slice(start, stop - start))
             row += batch.num_rows
     return ranges, {shard: rows.hexdigest() for shard, rows in digests.items()}
 
@@ -237,20 +285,35 @@ def _runs(column: pa.Array) -> Iterator[tuple[str, int, int]]:
             yield encoded.dictionary[int(codes[start])].as_py(), start, stop
 
 
-def _clusters(inputs: Inputs, shard_of: Mapping[str, str]) -> dict[str, dict[str, int]]:
+def _clusters(inputs: Inputs, shard_of: Mapping[str, str]) -> dict[str, Clusters]:
     """Return for each shard the near-duplicate cluster of its examples (an example's id begins with its task)."""
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, tuple[list[str], list[int]]] = {}
     columns = ("example", "survivor", "cluster")
     for batch in inputs.batches("overlap", "near_duplicates", columns):
-        for row in batch.to_pylist():
-            for example in (row["example"], row["survivor"]):
+        clusters = batch.column("cluster").to_pylist()
+        for column in ("example", "survivor"):
+            for example, cluster in zip(batch.column(column).to_pylist(), clusters, strict=True):
                 shard = shard_of.get(example.partition("#")[0])
                 if shard is not None:
-                    found.setdefault(shard, {})[example] = row["cluster"]
-    return found
+                    names, own = found.setdefault(shard, ([], []))
+                    names.append(example)
+                    own.append(cluster)
+    return {shard: Clusters(names, own) for shard, (names, own) in found.items()}
 
 
 # ------------------------------------------------------------------------------------------- a shard
+
+
+def _watch(jobs: Sequence[RenderJob]) -> Watch | None:
+    """Return the limits of workers, where a job renders templates that are not our own."""
+    for job in jobs:
+        if job.plan.templates or job.settings.templates or job.settings.format.endswith(".jinja"):
+            advice = (
+                "Take the template out of its source or the task out of the plan (plan.exclude), "
+                "or raise render.time_limit_seconds or render.memory_limit_mb"
+            )
+            return Watch(job.settings.time_limit_seconds, job.settings.memory_limit_mb, advice)
+    return None
 
 
 def render_shard(job: RenderJob) -> ShardRecord:
@@ -262,100 +325,141 @@ def render_shard(job: RenderJob) -> ShardRecord:
     """
     plan = job.plan
     renderer = Renderer(job.seed, job.settings.max_characters)
-    members = read_members(plan.members)
-    by_task = _examples(plan.examples, members)
-    with ShardWriter(job.directory, plan.name, job.fingerprint) as shard:
-        prompts = shard.table(f"prompts/{plan.name}.parquet", SCHEMAS["prompts/prompts"])
-        dropped = shard.table(_piece(plan.name), SCHEMAS["prompts/dropped"])
+    setup = Setup(job.settings, job.seed, load_format(job.settings.format, job.base))
+    own = load_templates(job.settings.templates, job.base)
+    templates: dict[str, list[dict[str, Any]]] = {}
+    for template in plan.templates:
+        templates.setdefault(template["task"], []).append(template)
+    with ShardWriter(job.directory, plan.name, job.fingerprint) as shard, ExitStack() as stack:
+        stack.enter_context(_rare_collections())
         shard.info["without_train_prompts"] = []
-        with prompts, dropped:
-            for task in plan.tasks:
-                templates = [t for t in plan.templates if t["task"] == task["task"]]
-                found = task_variants(task, templates, renderer)
-                examples = by_task.get(task["task"], [])
-                level = plan.levels[task["task"]]
-                made = TaskRenderer(task, level, examples, found, plan.clusters, job.settings, job.seed).run()
-                _check_test(task["task"], examples, made)
-                if not made.rows["train"] and any(e.split == "train" for e in examples):
-                    shard.info["without_train_prompts"].append(task["task"])
-                for split in SPLITS:
-                    prompts.write(made.rows[split])
-                dropped.write(made.dropped)
-                _count(shard, made)
+        out = _ShardOutput(
+            stack.enter_context(shard.table(f"prompts/{plan.name}.parquet", SCHEMAS["prompts/prompts"])),
+            stack.enter_context(shard.table(_piece(plan.name), SCHEMAS["prompts/dropped"])),
+        )
+        reader = stack.enter_context(RowReader(plan.examples, EXAMPLE_COLUMNS, job.max_batch))
+        paths = dict.fromkeys(found.path for ranges in plan.members.values() for found in ranges)
+        members = {path: stack.enter_context(RowReader(path, ("example", "split"))) for path in paths}
+        folder = job.directory / f".{plan.name}.sorting.tmp"
+        for task in plan.tasks:
+            source = _task_source(plan, task, members)
+            found = task_variants(task, templates.get(task["task"], []), renderer, own, job.settings.encoding)
+            made = TaskRenderer(source, reader, found, setup, folder, out).run()
+            activity.rest()
+            _check(task["task"], made, setup)
+            if made.members.get("train") and not made.counts["prompts_train"]:
+                shard.info["without_train_prompts"].append(task["task"])
+            _count(shard, made)
+        out.flush()
     assert shard.record is not None
     return shard.record
 
 
-def _count(shard: ShardWriter, made: TaskPrompts) -> None:
-    assert made.counts["considered"] == made.counts["prompts"] + len(made.dropped)
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for cycles rarely: a shard makes millions of tuples, and next to no cycles."""
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _task_source(plan: ShardPlan, task: Mapping[str, Any], members: Mapping[Path, RowReader]) -> TaskSource:
+    name: str = task["task"]
+    rows = (task["first_row"], task["first_row"] + task["num_kept"])
+    return TaskSource(task, plan.levels[name], rows, splits_of(plan.members[name], members), plan.clusters)
+
+
+class _ShardOutput:
+    """Gathers the rows of many tasks into large pieces."""
+
+    def __init__(self, prompts: TableWriter, dropped: TableWriter) -> None:
+        self._prompts, self._dropped = prompts, dropped
+        self._rows: list[tuple[Place, Sequence[Row]]] = []
+        self._num_rows = 0
+        self._drops: list[tuple[str | None, ...]] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._held_rows = self._held_bytes = 0
+
+    def prompts(self, place: Place, rows: Sequence[Row] | pa.RecordBatch) -> None:
+        """Take rows of a task and split, in order."""
+        if isinstance(rows, pa.RecordBatch):
+            self._convert()
+            self._add(rows)
+            return
+        for start in range(0, len(rows), _PIECE):
+            piece = rows[start : start + _PIECE] if len(rows) > _PIECE else rows
+            self._rows.append((place, piece))
+            self._num_rows += len(piece)
+            if self._num_rows >= _PIECE:
+                self._convert()
+
+    def drop(self, task: str, example: str | None, template: str | None, drop: Drop) -> None:
+        """Take what did not become a prompt."""
+        self._drops.append((task, example, template, *drop))
+        if len(self._drops) >= ROW_GROUP:
+            self._write_drops()
+
+    def _convert(self) -> None:
+        if self._rows:
+            rows, self._rows, self._num_rows = self._rows, [], 0
+            self._add(to_batch(rows))
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        self._batches.append(batch)
+        self._held_rows += batch.num_rows
+        self._held_bytes += batch.nbytes
+        if self._held_rows >= ROW_GROUP or self._held_bytes > _HELD_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        if self._batches:
+            batches, self._batches = self._batches, []
+            self._held_rows = self._held_bytes = 0
+            self._prompts.write(pa.Table.from_batches(batches).combine_chunks())
+
+    def _write_drops(self) -> None:
+        if not self._drops:
+            return
+        schema, size = SCHEMAS["prompts/dropped"], len(self._drops)
+        named = dict(zip(_DROP_COLUMNS, map(list, zip(*self._drops, strict=True)), strict=True))
+        named["stage"] = ["render"] * size
+        blank = [None] * size
+        self._dropped.write(
+            pa.table([pa.array(named.get(f.name, blank), f.type) for f in schema], schema=schema)
+        )
+        self._drops = []
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._convert()
+        self._write()
+        self._write_drops()
+
+
+def _count(shard: ShardWriter, made: TaskCounts) -> None:
+    assert made.counts["considered"] == made.counts["prompts"] + made.dropped.total()
     for name, number in sorted(made.counts.items()):
         shard.count(name, number)
-    for reason, number in sorted(Counter(row["reason"] for row in made.dropped).items()):
+    for reason, number in sorted(made.dropped.items()):
         shard.drop(reason, number)
 
 
-def _check_test(task: str, examples: Sequence[Example], made: TaskPrompts) -> None:
-    """Refuse a task that is to be evaluated and has nothing to evaluate."""
-    num_test = sum(example.split == "test" for example in examples)
-    if num_test and not made.rows["test"]:
-        reasons = Counter(row["reason"] for row in made.dropped)
-        stated = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items())) or "none"
+def _check(task: str, made: TaskCounts, setup: Setup) -> None:
+    """Refuse a task that is to be evaluated and has nothing to evaluate, or lacks the classes that a format needs."""
+    stated = ", ".join(f"{reason} {number}" for reason, number in sorted(made.dropped.items())) or "none"
+    if made.dropped["no_quality"] and not made.counts["prompts"]:
+        raise DataError(
+            f"no example of the task {task!r} has a quality class that the format {setup.chat.name!r} knows "
+            f"(dropped: {stated})",
+            hint=f"Set render.default_quality to one of {', '.join(sorted(setup.conditions))}, "
+            "name the task's own classes in render.conditions, or leave the task out",
+        )
+    num_test = made.members.get("test", 0)
+    if num_test and not made.counts["prompts_test"]:
         raise DataError(
             f"the task {task!r} has {num_test} test examples and not one test prompt (dropped: {stated})",
             hint="Take it out of the plan (plan.exclude), or mend its templates",
         )
-
-
-def read_members(ranges: Sequence[RowRange]) -> dict[str, str]:
-    """Return example -> split for the given rows of splits/members.
-
-    Raises:
-        DamagedError: a file is missing or its bytes have changed.
-    """
-    found: dict[str, str] = {}
-    for path in dict.fromkeys(r.path for r in ranges):
-        own = [r for r in ranges if r.path == path]
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                for table, first in _row_groups(file, own):
-                    for r in own:
-                        start, stop = max(r.start - first, 0), min(r.stop - first, table.num_rows)
-                        part = table.slice(start, max(stop - start, 0))
-                        found.update(zip(part["example"].to_pylist(), part["split"].to_pylist(), strict=True))
-        except (OSError, pa.ArrowException) as error:
-            raise DamagedError(f"{path} is missing or damaged: {error}") from error
-    return found
-
-
-def _row_groups(file: pq.ParquetFile, ranges: Sequence[RowRange]) -> Iterator[tuple[pa.Table, int]]:
-    """Yield (rows, number of the first) of each row group that holds some of the ranges."""
-    first = 0
-    for group in range(file.num_row_groups):
-        stop = first + file.metadata.row_group(group).num_rows
-        if any(r.start < stop and r.stop > first for r in ranges):
-            yield file.read_row_group(group, ["example", "split"]), first
-        first = stop
-
-
-def _examples(path: Path, members: Mapping[str, str]) -> dict[str, list[Example]]:
-    """Return the examples of a shard by task, in id order; those in no split are left out."""
-    table = read_table(path, _EXAMPLE_COLUMNS).sort_by([("task", "ascending"), ("example", "ascending")])
-    by_task: dict[str, list[Example]] = {}
-    for batch in table.to_batches():
-        for row in batch.to_pylist():
-            split = members.get(row["example"])
-            if split is None or split == "excluded":
-                continue
-            by_task.setdefault(row["task"], []).append(
-                Example(
-                    row["example"],
-                    row["upstream_split"],
-                    row["group"],
-                    row["fields"],
-                    tuple(row["references"]),
-                    None if row["options"] is None else tuple(row["options"]),
-                    row["normalised"],
-                    split,
-                )
-            )
-    return by_task

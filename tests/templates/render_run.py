@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,14 @@ def write_run(
     """Write curate, overlap and split as render finds them; each of `duplicates` is one cluster of ids."""
     shard_of = {t["task"]: t["shard"] for t in tasks}
     rows = sorted(examples, key=lambda e: (e["task"], e["example"]))
+    next_row: Counter[str] = Counter()
+    placed = []
+    for row in sorted(tasks, key=lambda t: str(t["task"])):
+        num_kept = sum(e["task"] == row["task"] for e in rows)
+        placed.append({**row, "first_row": next_row[row["shard"]], "num_kept": num_kept})
+        next_row[row["shard"]] += num_kept
     files: dict[str, Any] = {
-        "tasks.parquet": ("tasks/tasks", sorted(tasks, key=lambda t: t["task"])),
+        "tasks.parquet": ("tasks/tasks", placed),
         "templates.parquet": ("tasks/templates", templates),
     }
     for shard in sorted(set(shard_of.values())):
@@ -170,7 +177,14 @@ def _split_task(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"task": name, "level": level, "role": "both" if level else "train", "why": "", **counts}
 
 
-def render(run: Path, inputs: Inputs, settings: Render, workers: int = 1, seed: int = 0) -> Manifest:
+def render(
+    run: Path,
+    inputs: Inputs,
+    settings: Render,
+    workers: int = 1,
+    seed: int = 0,
+    max_batch: int = stage.MAX_BATCH,
+) -> Manifest:
     """Run the stage as `stages.py` does."""
     recipe = Recipe("test", (), render=settings, seed=seed)
     given = Settings(Resolved(recipe, {}, run, ""), stage.SECTIONS, workers)
@@ -185,7 +199,7 @@ def render(run: Path, inputs: Inputs, settings: Render, workers: int = 1, seed: 
     )
     out = open_stage(run / "prompts", identity, force=True)
     assert isinstance(out, StageWriter)
-    return stage.build(given, inputs, out)
+    return stage.build(given, inputs, out, max_batch)
 
 
 def rows_of(run: Path, table: str = "prompts") -> list[dict[str, Any]]:

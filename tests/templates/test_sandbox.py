@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from taskmill.templates.rendering import Renderer
-from taskmill.templates.schemas import Drop, Rendered
+from taskmill.templates.composing.schemas import Drop, Rendered
+from taskmill.templates.rendering.renderer import Renderer
 
 ROW = json.dumps({"text": "one two", "xs": [1, 2], "n": 1_000_000_000})
 
@@ -48,14 +48,11 @@ GROWING = [
     "{% for i in range(60) %}{% set _ = xs.extend(xs) %}{% endfor %}",
 ]
 FAILING = [
-    "{{ range(10 ** 9)|list }}",
-    "{% include 'x' %}",
-    "{{ lipsum() }}",
+    "{{ range(n)|list }}",
     "{{ missing.name }}",
     "{{ 1 / 0 }}",
     "{{ xs.append }}",
     "{{ xs|map('string') }}",
-    "{% set f = ''.format %}{{ f.__wrapped__ }}",
 ]
 
 

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from render_run import task
 
-from taskmill.templates.demonstrations import Example
-from taskmill.templates.rendering import Renderer
-from taskmill.templates.schemas import Drop, Rendered
-from taskmill.templates.variants import is_labelled, task_variants
+from taskmill.templates.composing.schemas import Drop, Rendered
+from taskmill.templates.drawing.examples import Example
+from taskmill.templates.rendering.renderer import Renderer
+from taskmill.templates.rendering.variants import is_labelled, task_variants
 
 
 def example(
     fields: dict[str, Any], references: tuple[str, ...] = (), options: tuple[str, ...] | None = None
 ) -> Example:
-    return Example("t#1", None, 1, json.dumps(fields), references, options, b"", "train")
+    return Example("t#1", None, 1, json.dumps(fields), references, options, b"")
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def example(
     ],
 )
 def test_is_labelled(fields: dict[str, Any], output_fields: list[str], labelled: bool) -> None:
-    assert is_labelled(example(fields), output_fields) == labelled
-    assert is_labelled(example(fields, ("known",)), output_fields)
+    assert is_labelled((), json.dumps(fields), output_fields) == labelled
+    assert is_labelled(("known",), json.dumps(fields), output_fields)
 
 
 def only(task_row: dict[str, Any], number: int, given: Example) -> Rendered | Drop:

@@ -1,0 +1,1 @@
+"""How what was rendered becomes the segments of a prompt."""

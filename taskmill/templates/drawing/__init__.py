@@ -1,0 +1,1 @@
+"""Which (example, template) pairs are rendered, and which demonstrations they are shown with."""

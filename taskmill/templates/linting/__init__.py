@@ -1,0 +1,1 @@
+"""Mistakes in templates: by their text alone, and by what they make of real records."""

@@ -1,0 +1,1 @@
+"""How templates from strangers are run: refused by inspection, then rendered within counted limits."""

@@ -38,7 +38,7 @@ log = logging.getLogger("taskmill")
 
 PRELIMINARY = {"predict_only": True}
 """In `external` while predictions wait for their values; a plain run takes them up."""
-REVISION = 1
+REVISION = 2
 SECTIONS = ("evaluate", "train")
 READS = (
     ("curate", "tasks"),
@@ -75,6 +75,8 @@ _COLUMNS = (
     "text",
     "ends",
     "kinds",
+    "joint",
+    "format",
     "trained",
     "options",
     "references",
@@ -250,7 +252,8 @@ def _answers(
 
 
 def _question(row: dict[str, Any], shots: int) -> fitting.Question:
-    question = fitting.split_prompt(row["text"], row["ends"], row["kinds"], row["trained"])
+    columns = ("text", "ends", "kinds", "trained", "joint", "format")
+    question = fitting.split_prompt(*(row[column] for column in columns))
     return fitting.keep_shots(question, shots)
 
 

@@ -1,12 +1,15 @@
 """Test prompts as token ids: k demonstrations kept, fitted to the context, split into what is given and what is asked.
 
-A prompt's *answer* is its last segment of kind output (else its last trained segment that is not control); what stands
-before it is the *prefix*; what follows it is never shown. Rules, all on whole segments and joint tokenisation:
+A prompt's *answer* is its last segment of kind output (else its last trained segment that is neither control nor blank);
+what stands before it is the *prefix*; what follows it is never shown, but for the control segment that ends the turn: it
+ends what is generated too. Rules, all on whole segments, tokenised as the prompt's format says:
 
 - k-shot keeps the first k demonstrations: they are drawn in order of preference, so k-shot sets are nested.
 - Where the prefix and what must follow it (the longest option, or the room kept for generation) exceed the context,
   demonstrations are dropped from the front, as in training, so that those nearest to the example stay; where that is
   not enough, tokens are cut on the left of the prefix (a first `{bos}` stays).
+- A prompt in Tk-Instruct's encoding keeps its examples as long as they fit, the positive ones and then the negative ones,
+  so the last go first; tokens are then cut on its right (Wang et al. 2022, section 5), as in training.
 - Generation keeps room for `max_new_tokens`, at most half of the context.
 - A prefix without any token becomes the begin (else end) of sequence token: a model needs something to start from.
 """
@@ -14,7 +17,7 @@ before it is the *prefix*; what follows it is never shown. Rules, all on whole s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from numpy.typing import NDArray
 
 from taskmill.errors import DataError
 from taskmill.records import SEGMENT_KINDS
+from taskmill.training.fitting import NEGATIVE, TK_INSTRUCT
 from taskmill.training.tokenizer import Encoded, Prompt, TextTokenizer, encode
 
 I32 = NDArray[np.int32]
@@ -48,6 +52,14 @@ class Question:
     prefix: tuple[Segment, ...]
     answer: str
     """The answer as rendered, with its leading space."""
+    end: str = "{eos}"
+    """The control segment that ends the answer's turn."""
+    joint: bool = True
+    """Whether the text between control segments is encoded as a whole, or segment by segment."""
+    tk_instruct: bool = False
+    """Whether the last examples go first, and the right of the prefix."""
+    withheld: tuple[Segment, ...] = ()
+    """Negative examples left out, to be tried again beside fewer positive ones."""
 
     @property
     def lead(self) -> str:
@@ -83,6 +95,8 @@ class Opening:
     max_new_tokens: int
     num_demonstrations: int = 0
     """Demonstrations that `ids` hold."""
+    end_id: int | None = None
+    """The token that ends the answer's turn, where it is not the end of sequence."""
 
 
 @dataclass
@@ -105,7 +119,14 @@ class Context:
     counts: FitCounts = field(default_factory=FitCounts)
 
 
-def split_prompt(text: str, ends: Sequence[int], kinds: Sequence[int], trained: Sequence[bool]) -> Question:
+def split_prompt(
+    text: str,
+    ends: Sequence[int],
+    kinds: Sequence[int],
+    trained: Sequence[bool],
+    joint: bool = True,
+    format: str = "plain",
+) -> Question:
     """Return a prompt of the prompts table, split at its answer.
 
     Raises:
@@ -116,11 +137,12 @@ def split_prompt(text: str, ends: Sequence[int], kinds: Sequence[int], trained: 
     pieces = [raw[a:b].decode() for a, b in zip(starts, ends)]
     segments = [Segment(*piece) for piece in zip(pieces, kinds, trained)]
     outputs = [i for i, segment in enumerate(segments) if segment.kind == OUTPUT]
-    others = [i for i, segment in enumerate(segments) if segment.trained and segment.kind != CONTROL]
+    others = [i for i, s in enumerate(segments) if s.trained and s.kind != CONTROL and s.text.strip()]
     if not outputs and not others:
         raise DataError("a test prompt has no answer", value=text, expected="an output or a trained segment")
     place = (outputs or others)[-1]
-    return Question(tuple(segments[:place]), segments[place].text)
+    end = next((s.text for s in segments[place:] if s.kind == CONTROL), "{eos}")
+    return Question(tuple(segments[:place]), segments[place].text, end, joint, format == TK_INSTRUCT)
 
 
 def keep_shots(question: Question, shots: int) -> Question:
@@ -130,7 +152,7 @@ def keep_shots(question: Question, shots: int) -> Question:
         shots -= segment.kind == DEMONSTRATION
         if segment.kind != DEMONSTRATION or shots >= 0:
             kept.append(segment)
-    return Question(tuple(kept), question.answer)
+    return replace(question, prefix=tuple(kept))
 
 
 # ------------------------------------------------------------------------------------------- fitting
@@ -143,7 +165,7 @@ def fit_rankings(
 
     def encode_all(pending: Sequence[Question], places: Sequence[int]) -> list[list[Encoded]]:
         answers = [[question.lead + o for o in options[i]] for question, i in zip(pending, places)]
-        prompts = [_prompt(q.prefix, answer) for q, many in zip(pending, answers) for answer in many]
+        prompts = [_prompt(q, answer) for q, many in zip(pending, answers) for answer in many]
         encoded = iter(encode(context.tokenizer, prompts))
         return [[next(encoded) for _ in many] for many in answers]
 
@@ -160,17 +182,18 @@ def fit_openings(context: Context, questions: Sequence[Question], max_new_tokens
     limit = context.max_length - reserve
 
     def encode_all(pending: Sequence[Question], places: Sequence[int]) -> list[Encoded]:
-        return encode(context.tokenizer, [_prompt(question.prefix, None) for question in pending])
+        return encode(context.tokenizer, [_prompt(question, None) for question in pending])
 
     fitted = _drop_until(context, questions, encode_all, lambda row: len(row.ids) <= limit)
     openings = []
     for question, row in fitted:
         ids = _started(context, row.ids)
         if len(ids) > limit:
-            ids = _cut(context, ids, limit)
+            ids = _cut(context, ids, limit, question.tk_instruct)
             context.counts.prefixes_cut += 1
         room = min(max_new_tokens, context.max_length - len(ids))
-        openings.append(Opening(ids, room, question.num_demonstrations))
+        end_id = context.tokenizer.symbol(question.end)
+        openings.append(Opening(ids, room, question.num_demonstrations, end_id))
     return openings
 
 
@@ -188,32 +211,48 @@ def _drop_until(
         shorter: dict[int, Question] = {}
         for place, row in zip(places, encode_all(list(pending.values()), places)):
             question = pending[place]
-            fewer = None if fits(row) else _without_first(question)
+            fewer = None if fits(row) else _with_fewer(question)
             if fewer is None:
                 result[place] = (question, row)
+                dropped = questions[place].num_demonstrations - question.num_demonstrations
+                context.counts.demonstrations_dropped += dropped
             else:
                 shorter[place] = fewer
-                context.counts.demonstrations_dropped += 1
         pending = shorter
     return [result[place] for place in range(len(questions))]
 
 
-def _without_first(question: Question) -> Question | None:
-    """Return the question without its first demonstration, None when it has none."""
-    for index, segment in enumerate(question.prefix):
-        if segment.kind == DEMONSTRATION:
-            return Question(question.prefix[:index] + question.prefix[index + 1 :], question.answer)
-    return None
+def _with_fewer(question: Question) -> Question | None:
+    """Return the question with the next smaller set of demonstrations to be tried, None when it has none.
+
+    The first one leaves or, in Tk-Instruct's encoding, the last negative one; when none of these is left, the last
+    positive one, and all negative ones are tried again: what fits first is what is kept by adding while it fits.
+    """
+    places = [i for i, segment in enumerate(question.prefix) if segment.kind == DEMONSTRATION]
+    if not places:
+        return None
+    place = places[-1] if question.tk_instruct else places[0]
+    gone = question.prefix[place]
+    left = question.prefix[:place] + question.prefix[place + 1 :]
+    if not question.tk_instruct:
+        return replace(question, prefix=left)
+    if gone.text.startswith(NEGATIVE):
+        return replace(question, prefix=left, withheld=(gone, *question.withheld))
+    return replace(question, prefix=left[:place] + question.withheld + left[place:], withheld=())
 
 
-def _prompt(prefix: Sequence[Segment], answer: str | None) -> Prompt:
-    """Return a prompt of the prefix and an answer (None: nothing); an empty answer is the end of the sequence."""
-    segments = list(prefix)
+def _prompt(question: Question, answer: str | None) -> Prompt:
+    """Return a prompt of the prefix and an answer (None: nothing); an empty answer is the end of the turn."""
+    segments = list(question.prefix)
     if answer is not None:
-        segments.append(Segment(answer, OUTPUT, True) if answer else Segment("{eos}", CONTROL, True))
+        segments.append(Segment(answer, OUTPUT, True) if answer else Segment(question.end, CONTROL, True))
     ends = np.cumsum([len(s.text.encode()) for s in segments], dtype=np.int64).tolist()
     return Prompt(
-        "".join(s.text for s in segments), ends, [s.kind for s in segments], [s.trained for s in segments]
+        "".join(s.text for s in segments),
+        ends,
+        [s.kind for s in segments],
+        [s.trained for s in segments],
+        question.joint,
     )
 
 
@@ -235,7 +274,7 @@ def _ranking(context: Context, question: Question, rows: Sequence[Encoded]) -> R
         skip = [min(s, len(suffix) - 1) for s, suffix in zip(skip, suffixes)]
         context.counts.options_cut += 1
     if len(prefix) > max(room, 1):
-        prefix = _cut(context, prefix, max(room, 1))
+        prefix = _cut(context, prefix, max(room, 1), question.tk_instruct)
         context.counts.prefixes_cut += 1
     return Ranking(prefix, tuple(suffixes), tuple(skip), question.num_demonstrations)
 
@@ -257,7 +296,9 @@ def _started(context: Context, ids: I32) -> I32:
     return np.array([tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id], dtype=np.int32)
 
 
-def _cut(context: Context, ids: I32, size: int) -> I32:
-    """Return the last `size` tokens, with a first begin-of-sequence token kept."""
+def _cut(context: Context, ids: I32, size: int, keep_left: bool) -> I32:
+    """Return the first `size` tokens, or the last ones with a first begin-of-sequence token kept."""
+    if keep_left:
+        return ids[:size]
     keeps_bos = size > 1 and context.tokenizer.bos_id is not None and ids[0] == context.tokenizer.bos_id
     return np.concatenate([ids[:1], ids[len(ids) - size + 1 :]]) if keeps_bos else ids[len(ids) - size :]

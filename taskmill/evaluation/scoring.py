@@ -233,7 +233,7 @@ def _suffix_logprobs(logits_KV: torch.Tensor, row: _Row) -> NDArray[np.float64]:
 def generate(scorer: Scorer, openings: Sequence[Opening]) -> list[list[int]]:
     """Return greedily generated token ids, without the end-of-sequence token that ended them.
 
-    Each stops at its first end of sequence or after its own `max_new_tokens`; among equal logits the lowest id wins.
+    Each stops at its first end of sequence or of turn, or after its own `max_new_tokens`; among equal logits the lowest id wins.
     """
     order = sorted(range(len(openings)), key=lambda i: (-len(openings[i].ids), i))
     results: list[list[int]] = [[] for _ in openings]
@@ -256,6 +256,8 @@ def _generate_batch(scorer: Scorer, openings: Sequence[Opening]) -> list[list[in
     next_BT = torch.from_numpy(ids_BL).to(scorer.device)
     mask = torch.from_numpy(mask_BL).to(scorer.device)
     limit_B = torch.tensor([opening.max_new_tokens for opening in openings], device=scorer.device)
+    ends = [scorer.eos_id if opening.end_id is None else opening.end_id for opening in openings]
+    end_B = torch.tensor(ends, device=scorer.device)
     position_BT = (mask.cumsum(1) - 1).clamp(min=0)
     open_B = limit_B > 0
     new: list[torch.Tensor] = []
@@ -272,7 +274,7 @@ def _generate_batch(scorer: Scorer, openings: Sequence[Opening]) -> list[list[in
         )
         cache = out.past_key_values
         chosen_B = out.logits[:, -1].float().argmax(dim=-1)
-        open_B = open_B & (chosen_B != scorer.eos_id)
+        open_B = open_B & (chosen_B != scorer.eos_id) & (chosen_B != end_B)
         new.append(torch.where(open_B, chosen_B, scorer.eos_id))
         open_B = open_B & (len(new) < limit_B)
         next_BT = new[-1][:, None]

@@ -1,13 +1,15 @@
 """Tokenizers and the encoding of prompts: text to ids, which of them carry loss, and their segments (no torch).
 
 Tokenisation is joint: the text between two control segments is encoded as a whole, and a token belongs to the segment
-in which it starts. Text is never parsed for special tokens; only control segments become them.
+in which it starts. Where a prompt's format says so it is segment by segment: each is encoded on its own, but for
+instructions, demonstrations and inputs side by side, the pieces of one text. Text is never parsed for special tokens;
+only control segments become them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from taskmill.records import SEGMENT_KINDS
 from taskmill.storage import canonical_json, read_json
 
 CONTROL = SEGMENT_KINDS.index("control")
+PIECES = frozenset(SEGMENT_KINDS.index(kind) for kind in ("instruction", "demonstration", "input"))
+"""Segments that make one text with their neighbours of these kinds."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 I32 = NDArray[np.int32]
@@ -42,6 +46,8 @@ class TextTokenizer:
     pad_id: int
     vocab_size: int
     """One more than the largest id; ids may have gaps."""
+    swallows: Mapping[int, tuple[bool, bool]] = field(default_factory=dict)
+    """Id of a special token -> whether it takes the white space on its left, and on its right, with it."""
 
     def symbol(self, text: str) -> int | None:
         """Return the id of a control segment: the symbols `{bos}` and `{eos}`, or a token's own text.
@@ -55,7 +61,10 @@ class TextTokenizer:
             return self.bos_id
         found = self.backend.token_to_id(text)
         if found is None:
-            raise UsageError(f"the tokenizer has no token {text!r} for a control segment")
+            raise UsageError(
+                f"the tokenizer has no token {text!r} for a control segment; add it to the tokenizer as a special "
+                f"token, or render in a chat format that has no such token"
+            )
         return int(found)
 
 
@@ -89,6 +98,11 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
         eos,
         eos if pad is None else pad,
         max(backend.get_vocab(with_added_tokens=True).values()) + 1,
+        {
+            number: (token.lstrip, token.rstrip)
+            for number, token in backend.get_added_tokens_decoder().items()
+            if token.special and (token.lstrip or token.rstrip)
+        },
     )
 
 
@@ -99,8 +113,12 @@ def _special_id(backend: Any, config: Mapping[str, Any], name: str) -> int | Non
     return None if found is None else int(found)
 
 
-def train_tokenizer(texts: Iterator[str], vocab_size: int, folder_writer: ShardWriter) -> None:
+def train_tokenizer(
+    texts: Iterator[str], vocab_size: int, folder_writer: ShardWriter, controls: Collection[str] = ()
+) -> None:
     """Train a byte-level BPE tokenizer on texts and write it to `tokenizer/` of the stage.
+
+    `controls`, complete once the texts are read, become special tokens beyond `vocab_size`.
 
     Raises:
         MissingPackageError: the package tokenizers is absent.
@@ -120,6 +138,7 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int, folder_writer: ShardW
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(sorted(set(controls) - {"{bos}", "{eos}"}))
     config = {
         "bos_token": "<s>",
         "clean_up_tokenization_spaces": False,
@@ -181,6 +200,8 @@ class Prompt:
     kinds: Sequence[int]
     """Codes of records.SEGMENT_KINDS."""
     trained: Sequence[bool]
+    joint: bool = True
+    """Whether the text between control segments is encoded as a whole, or segment by segment."""
 
 
 @dataclass(frozen=True)
@@ -196,12 +217,14 @@ class Encoded:
 
 
 def encode(tokenizer: TextTokenizer, prompts: Sequence[Prompt]) -> list[Encoded]:
-    """Encode prompts jointly between control segments.
+    """Encode prompts: jointly between control segments, or segment by segment, as each prompt says.
 
     Raises:
         UsageError: a control segment that the tokenizer has no token for.
     """
     spans = [_spans(prompt) for prompt in prompts]
+    if tokenizer.swallows:
+        spans = [_swallowed(tokenizer, p, s) if p.joint else s for p, s in zip(prompts, spans)]
     texts = [
         p.text[start:stop] for p, s in zip(prompts, spans) for start, stop, control in s.runs if not control
     ]
@@ -209,11 +232,13 @@ def encode(tokenizer: TextTokenizer, prompts: Sequence[Prompt]) -> list[Encoded]
     return [_assemble(tokenizer, p, s, encodings) for p, s in zip(prompts, spans)]
 
 
-def plain_texts(prompt: Prompt) -> Iterator[str]:
-    """Yield the text between control segments, what a tokenizer is trained on."""
+def plain_texts(prompt: Prompt, controls: set[str] | None = None) -> Iterator[str]:
+    """Yield the texts that are encoded as a whole, what a tokenizer is trained on; add the others to `controls`."""
     for start, stop, control in _spans(prompt).runs:
         if control is None:
             yield prompt.text[start:stop]
+        elif controls is not None:
+            controls.add(prompt.text[start:stop])
 
 
 @dataclass(frozen=True)
@@ -221,7 +246,7 @@ class _Spans:
     ends: I64
     """Segment ends in characters."""
     runs: list[tuple[int, int, int | None]]
-    """(start, stop, None) of joint text, or (start, stop, segment) of a control segment; in characters."""
+    """(start, stop, None) of text encoded as a whole, or (start, stop, segment) of a control segment; in characters."""
 
 
 def _spans(prompt: Prompt) -> _Spans:
@@ -232,16 +257,35 @@ def _spans(prompt: Prompt) -> _Spans:
         ends = np.cumsum(pieces, dtype=np.int64)
     runs: list[tuple[int, int, int | None]] = []
     start = done = 0
+    previous = CONTROL
     for index, (stop, kind) in enumerate(zip(ends.tolist(), prompt.kinds)):
+        cut = kind == CONTROL or not (prompt.joint or (kind in PIECES and previous in PIECES))
+        if cut and start > done:
+            runs.append((done, start, None))
+            done = start
         if kind == CONTROL:
-            if start > done:
-                runs.append((done, start, None))
             runs.append((start, stop, index + 1))
             done = stop
-        start = stop
+        start, previous = stop, kind
     if start > done:
         runs.append((done, start, None))
     return _Spans(ends, runs)
+
+
+def _swallowed(tokenizer: TextTokenizer, prompt: Prompt, spans: _Spans) -> _Spans:
+    """Return the spans without the white space that special tokens beside it take with them."""
+    tokens = [tokenizer.symbol(prompt.text[a:b]) if control else None for a, b, control in spans.runs]
+    takes = [(False, False) if t is None else tokenizer.swallows.get(t, (False, False)) for t in tokens]
+    runs = list(spans.runs)
+    for place, (start, stop, control) in enumerate(spans.runs):
+        if control is None:
+            text = prompt.text[start:stop]
+            if place and takes[place - 1][1]:
+                start += len(text) - len(text.lstrip())
+            if place + 1 < len(runs) and takes[place + 1][0]:
+                stop -= len(text) - len(text.rstrip())
+            runs[place] = (start, max(start, stop), None)
+    return _Spans(spans.ends, [run for run in runs if run[0] < run[1]])
 
 
 def _assemble(tokenizer: TextTokenizer, prompt: Prompt, spans: _Spans, encodings: Iterator[Any]) -> Encoded:

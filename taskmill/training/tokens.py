@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from taskmill.artifact import Inputs, Manifest, ShardWriter, StageWriter
 from taskmill.errors import DamagedError, TaskmillError, UsageError
-from taskmill.records import SCHEMAS, SEGMENT_KINDS
+from taskmill.records import SCHEMAS
 from taskmill.settings import Settings
 from taskmill.storage import file_digest, iter_batches, read_json
+from taskmill.training.fitting import TK_INSTRUCT, FitCounts, fit, tk_instruct_examples
 from taskmill.training.mixture import Mixture
 from taskmill.training.tokenizer import (
     TOKENIZER_FILES,
@@ -42,71 +43,13 @@ from taskmill.training.tokenizer import (
 
 log = logging.getLogger("taskmill")
 
-REVISION = 1
+REVISION = 2
 SECTIONS = ("tokenize",)
 READS = (("curate", "tasks"), ("render", "prompts"), ("mix", "mixture.json"))
 
-DEMONSTRATION = SEGMENT_KINDS.index("demonstration")
-_DOCUMENT = {SEGMENT_KINDS.index("document"), SEGMENT_KINDS.index("control")}
 _BATCH = 2_000
 
 I64 = NDArray[np.int64]
-
-
-# ------------------------------------------------------------------------------- fitting the context
-
-
-@dataclass
-class FitCounts:
-    """What had to be cut, in prompts."""
-
-    demonstrations_dropped: int = 0
-    input_truncated: int = 0
-    output_truncated: int = 0
-    document_cut: int = 0
-    no_trained_token: int = 0
-
-
-def fit(encoded: Encoded, kinds: Sequence[int], max_length: int, counts: FitCounts) -> list[Encoded]:
-    """Cut a prompt to the context: whole demonstrations from the front, then the left of the input (OPT-IML
-    section 3); a document, all of it text to learn, into consecutive pieces. A prompt without a trained token gives nothing.
-
-    Returns:
-        the pieces, each of at most `max_length` tokens; usually one.
-    """
-    if not encoded.trained[1:].any():
-        counts.no_trained_token += 1
-        return []
-    if len(encoded.ids) <= max_length:
-        return [encoded]
-    if set(kinds) <= _DOCUMENT:
-        counts.document_cut += 1
-        starts = list(range(0, len(encoded.ids), max_length))
-        if len(encoded.ids) - starts[-1] == 1:  # a lone token is never a target: give it company
-            starts[-1] -= 1
-        stops = [*starts[1:], len(encoded.ids)]
-        return [_part(encoded, slice(start, stop)) for start, stop in zip(starts, stops)]
-    demonstrations = [i for i, kind in enumerate(kinds) if kind == DEMONSTRATION]
-    if demonstrations:
-        counts.demonstrations_dropped += 1
-    for number in demonstrations:
-        keep = np.flatnonzero(encoded.segment != number)
-        encoded = Encoded(encoded.ids[keep], encoded.trained[keep], encoded.segment[keep])
-        if len(encoded.ids) <= max_length:
-            return [encoded]
-    cut = len(encoded.ids) - max_length
-    if not encoded.trained[cut + 1 :].any():
-        counts.no_trained_token += 1
-        return []
-    if encoded.trained[:cut].any():
-        counts.output_truncated += 1
-    else:
-        counts.input_truncated += 1
-    return [_part(encoded, slice(cut, None))]
-
-
-def _part(encoded: Encoded, part: slice) -> Encoded:
-    return Encoded(encoded.ids[part], encoded.trained[part], encoded.segment[part])
 
 
 # ---------------------------------------------------------------------------------------------- stage
@@ -200,8 +143,9 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
     if not out.finished("tokenizer", ["tokenizer"]):
         with out.shard("tokenizer", ["tokenizer"]) as shard:
             if settings.tokenize.tokenizer is None:
-                texts = (text for p, _, _ in _prompts(files, wanted) for text in plain_texts(p))
-                train_tokenizer(texts, settings.tokenize.vocab_size, shard)
+                controls: set[str] = set()
+                texts = (text for p, _, _ in _prompts(files, wanted) for text in plain_texts(p, controls))
+                train_tokenizer(texts, settings.tokenize.vocab_size, shard, controls)
             else:
                 copy_tokenizer(settings.tokenize, _folder(settings), shard)
         out.add(shard.record)
@@ -227,7 +171,8 @@ class _Fitted:
 
 def _prompts(files: Sequence[Path], wanted: I64) -> Iterator[tuple[Prompt, float, dict[str, Any]]]:
     """Yield (prompt, loss weight, names) of the wanted rows, in row order."""
-    columns = ["text", "ends", "kinds", "trained", "loss_weight", "task", "example", "template"]
+    named = ("task", "example", "template", "format")
+    columns = ["text", "ends", "kinds", "trained", "joint", "loss_weight", *named]
     first = 0
     for path in files:
         for batch in iter_batches(path, columns):
@@ -237,8 +182,8 @@ def _prompts(files: Sequence[Path], wanted: I64) -> Iterator[tuple[Prompt, float
             )
             first += batch.num_rows
             for row in batch.take(pa.array(here)).to_pylist():
-                prompt = Prompt(row["text"], row["ends"], row["kinds"], row["trained"])
-                yield prompt, row["loss_weight"], {k: row[k] for k in ("task", "example", "template")}
+                prompt = Prompt(row["text"], row["ends"], row["kinds"], row["trained"], row["joint"])
+                yield prompt, row["loss_weight"], {k: row[k] for k in named}
 
 
 def _encode_rows(tokenizer: TextTokenizer, files: Sequence[Path], wanted: I64, max_length: int) -> _Fitted:
@@ -247,7 +192,8 @@ def _encode_rows(tokenizer: TextTokenizer, files: Sequence[Path], wanted: I64, m
 
     def flush() -> None:
         for (prompt, weight, names), encoded in zip(pending, encode(tokenizer, [p for p, _, _ in pending])):
-            pieces = fit(encoded, prompt.kinds, max_length, fitted.counts)
+            examples = tk_instruct_examples(prompt) if names["format"] == TK_INSTRUCT else None
+            pieces = fit(encoded, prompt.kinds, max_length, fitted.counts, examples)
             fitted.pieces.append(pieces)
             fitted.weight.append(weight)
             if not pieces:

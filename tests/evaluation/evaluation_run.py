@@ -48,7 +48,7 @@ def _row(task: str, level: str, number: int, template: str, **columns: Any) -> d
     return {
         "prompt": derive(0, "prompt", task, number, template).to_bytes(8, "little"), "example": name,
         "task": task, "split": "test", "level": level, "template": template, "demonstrations": [],
-        "condition": None, "loss_weight": 1.0, "format": "plain", **columns,
+        "condition": None, "loss_weight": 1.0, "format": "plain", "joint": True, **columns,
     }  # fmt: skip
 
 

@@ -92,6 +92,6 @@ def test_final_answer(text: str, answer: str) -> None:
 
 
 def test_final_answer_reads_what_the_reasoning_template_writes() -> None:
-    from taskmill.templates import variants
+    from taskmill.templates.rendering import variants
 
     assert metrics.FINAL_ANSWER in inspect.getsource(variants._render_reasoning)

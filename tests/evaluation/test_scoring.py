@@ -122,6 +122,15 @@ def test_generation_stops_at_the_end_of_sequence(ask: Callable[..., Scorer]) -> 
     assert scoring.generate(scorer, OPENINGS)[number] == free[number][: free[number].index(stop)]
 
 
+def test_generation_stops_at_the_end_of_the_turn_of_its_own_format(ask: Callable[..., Scorer]) -> None:
+    free = scoring.generate(ask(), OPENINGS)
+    number = next(i for i, ids in enumerate(free) if len(set(ids)) > 2)
+    stop = next(i for i in free[number] if i != free[number][0])
+    ended = [scoring.replace(o, end_id=stop if i == number else None) for i, o in enumerate(OPENINGS)]
+    expected = [ids[: ids.index(stop)] if i == number else ids for i, ids in enumerate(free)]
+    assert scoring.generate(ask(), ended) == expected
+
+
 class _Deaf(torch.nn.Module):
     """A causal model that ignores masks made for sharing rows: every earlier token counts."""
 

@@ -181,6 +181,104 @@ def recipes_schema(as_json: bool) -> None:
             click.echo(f"    {texts[key]}")
 
 
+@tools.group("templates")
+def templates_group() -> None:
+    """List templates, show one, find mistakes in them, or preview them on records.
+
+    \b
+    Example:
+      taskmill templates list --style keywords
+    """
+
+
+@templates_group.command("list")
+@click.argument("target", required=False, metavar="[RUN|RECIPE]")
+@click.option("--style", help="Only templates of this style.")
+@click.option("--shape", help="Only templates of this shape.")
+@click.option("--task", help="Only templates of tasks that match this pattern.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def templates_list(
+    target: str | None, style: str | None, shape: str | None, task: str | None, as_json: bool
+) -> None:
+    """List the library's templates, those of a RECIPE, and those that the tasks of a RUN bring.
+
+    Once the run has prompts, each template is listed with how many it gave and what was dropped.
+
+    \b
+    Example:
+      taskmill templates list --style keywords --shape pair
+    """
+    from taskmill.commands.templates import Filters, list_templates
+
+    list_templates(target, Filters(style, shape, task), as_json)
+
+
+@templates_group.command("show")
+@click.argument("template", metavar="ID")
+@click.argument("target", required=False, metavar="[RUN|RECIPE]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def templates_show(template: str, target: str | None, as_json: bool) -> None:
+    """Show one template: its text, the fields it reads, options, metadata and whether it takes part.
+
+    ID may be the beginning of an id, or a name. Templates of tasks need the RUN.
+
+    \b
+    Example:
+      taskmill templates show keywords/pair-1
+    """
+    from taskmill.commands.templates import show
+
+    show(template, target, as_json)
+
+
+@templates_group.command("lint")
+@click.argument("target", required=False, metavar="[PATH|RUN]")
+@click.option("-n", "count", type=click.IntRange(min=1), default=20, help="Records of a task to try [20].")
+@click.option("--strict", is_flag=True, help="Exit with code 1 for warnings too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def templates_lint(target: str | None, count: int, strict: bool, as_json: bool) -> None:
+    """Find mistakes in templates: of a PATH, of a RUN's tasks over some of their records, or of the library.
+
+    PATH is a YAML file of templates, a folder of such files, or PromptSource's folder of templates.yaml files. Exit
+    code 1 for errors.
+
+    \b
+    Example:
+      taskmill templates lint runs/demo
+    """
+    from taskmill.commands.templates_lint import lint
+
+    if lint(target, count, as_json, strict):
+        raise SystemExit(1)
+
+
+@templates_group.command("render")
+@click.argument("templates", metavar="TEMPLATE[,TEMPLATE]...")
+@click.option("--run", help="Preview on records of this run; its stage curate is enough.")
+@click.option("--fields", metavar="JSON|FILE", help="Preview on this record: an object of fields.")
+@click.option("--task", help="Records of this task.")
+@click.option("--example", help="This record.")
+@click.option("-n", "count", type=click.IntRange(min=1), default=2, help="How many records [2].")
+@click.option("--format", "layout", help="Chat format, or a file of one [the recipe's].")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def templates_render(
+    templates: str, count: int, layout: str | None, as_json: bool, **places: str | None
+) -> None:
+    """Preview templates on records, side by side on a wide terminal, as the stage render lays them out.
+
+    TEMPLATE is an id, the beginning of one, a name, a pattern of them, or a YAML file of templates. Text that carries
+    loss is green and underlined on a terminal, and stands in [[ ]] elsewhere.
+
+    \b
+    Example:
+      taskmill templates render "keywords/pair-*" --run runs/demo -n 1
+    """
+    from taskmill.commands.templates_render import Request, render
+
+    names = tuple(name.strip() for name in templates.split(",") if name.strip())
+    render(Request(names, **places, count=count, format=layout), as_json)
+
+
 class _ManyPlaces(click.Command):
     """A command whose `--train` and `--against` take all places up to the next option, as the shell's patterns give them."""
 

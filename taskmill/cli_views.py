@@ -263,3 +263,60 @@ def decisions_merge(run: Path, files: tuple[Path, ...], prefer: str | None, as_j
 
     if not merge(run, files, prefer, as_json):
         raise SystemExit(1)
+
+
+# ---------------------------------------------------------------------------------------------- export
+
+
+@views.group("export")
+def export_group() -> None:
+    """Write a run's prompts in the forms of other tools.
+
+    \b
+    Example:
+      taskmill export chat runs/demo chat
+    """
+
+
+@export_group.command("chat")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--layout",
+    type=click.Choice(["messages", "prompt-completion"]),
+    default="messages",
+    help="Whole conversations, or one row for each answer [messages].",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    default="train",
+    help="Which prompts [train].",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["rows", "mixture"]),
+    default="rows",
+    help="Each prompt once, or as the mixture draws them, repeats included [rows].",
+)
+@click.option(
+    "--num",
+    type=click.IntRange(min=1),
+    help="Most prompts of a split, or positions of the mixture [all; as many as mix reaches].",
+)
+@click.option("--shard-size", type=click.IntRange(min=1), default=1_000_000, help="Rows in a file [1000000].")
+@click.option("--parquet", is_flag=True, help="Write Parquet instead of JSON lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def export_chat_command(run: Path, folder: Path, as_json: bool, **options: Any) -> None:
+    """Write RUN's prompts into DIR as files that TRL, axolotl and LLaMA-Factory read as they are.
+
+    Turns lose the marks of their chat format, which the trainer's chat template writes again; DIR/chat_template.jinja is
+    the run's own. What a layout cannot say as it is trained is left out, counted, and listed in DIR/dropped.parquet.
+
+    \b
+    Example:
+      taskmill export chat runs/demo chat --order mixture --layout messages
+    """
+    from taskmill.commands.export_chat import Plan, export_chat
+
+    export_chat(run, folder, Plan(**options), as_json)

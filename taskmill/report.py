@@ -244,7 +244,7 @@ def mixture(run: FinishedRun) -> Row:
 
 def prompts(run: FinishedRun) -> Row:
     """Return a train prompt of each style and a test prompt of each level, in segments."""
-    from taskmill.templates.schemas import describe_segments
+    from taskmill.templates.composing.schemas import describe_segments
 
     by_style: dict[str, list[str]] = {}
     for task in run.tasks.values():

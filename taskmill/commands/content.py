@@ -167,7 +167,7 @@ def _plain(row: Row) -> Row:
 
 
 def _segments(row: Row) -> Row:
-    from taskmill.templates.schemas import describe_segments
+    from taskmill.templates.composing.schemas import describe_segments
 
     rest = {k: v for k, v in _plain(row).items() if k not in ("text", "ends", "kinds", "trained")}
     parts = [{"kind": kind, "trained": flag, "text": text} for kind, flag, text in describe_segments(row)]
@@ -202,7 +202,7 @@ def follow(run: FinishedRun, example: str) -> Row:
         for row in run.find(stage, "dropped", "example", [example])
     ]
     if example not in found and not drops:
-        raise UsageError(f"no example {example!r} in {run.run}{_nearest(run, example)}")
+        raise UsageError(f"no example {example!r} in {run.run}{nearest_example(run, example)}")
     prompts = run.find("render", "prompts", "example", [example])
     rows = [row["row"] for row in prompts]
     return {
@@ -217,7 +217,8 @@ def follow(run: FinishedRun, example: str) -> Row:
     }
 
 
-def _nearest(run: FinishedRun, example: str) -> str:
+def nearest_example(run: FinishedRun, example: str) -> str:
+    """Return what to add to a message about an example that is not there."""
     task = example.split("#", 1)[0]
     if task not in run.tasks:
         hint = did_you_mean(task, run.tasks)

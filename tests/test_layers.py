@@ -27,7 +27,9 @@ FLOOR_0 = {
     "minhash_kernels",
     "normalisers",
     "records",
+    "safe_yaml",
     "seeding",
+    "shapes",
     "text",
     "utf8",
     "windows",
@@ -44,13 +46,17 @@ FLOOR_1 = {
     "recipe_check",
     "recipe_files",
     "recipe_reference",
+    "recipe_render",
     "recipe_values",
     "settings",
     "runs",
     "storage",
+    "watching",
 }
 SIBLINGS = {"curation", "splits", "templates", "training", "evaluation"}
-EVALUATION_MAY = {f"taskmill.training.{name}" for name in ("model", "tokens", "tokenizer", "objective")}
+EVALUATION_MAY = {
+    f"taskmill.training.{name}" for name in ("model", "tokens", "tokenizer", "fitting", "objective")
+}
 TENSORS = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 
 

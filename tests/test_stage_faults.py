@@ -13,7 +13,7 @@ from taskmill.recipe_files import find
 from taskmill.runs import verify_stage
 from taskmill.stages import Walk
 
-STEPS = {"curate": 211, "overlap": 31, "split": 17, "render": 67, "mix": 3}
+STEPS = {"curate": 211, "overlap": 31, "split": 17, "render": 4, "mix": 3}
 """Stage -> fault points from one kill to the next, so that each stage is killed some ten times."""
 
 
@@ -28,11 +28,14 @@ def test_a_stage_killed_anywhere_resumes_to_the_same_rows(
     root = Walk(resolved, run).build(stage).manifest.root
 
     def build() -> None:
-        assert Walk(resolved, run).build(stage).status == "built"
+        done = (directory / "manifest.json").exists()
+        assert Walk(resolved, run).build(stage).status == ("up to date" if done else "built")
 
     def check(state: State) -> None:
         if state == "interrupted":
-            assert not (directory / "manifest.json").exists()
+            # The manifest is renamed last; behind it only its folder is synced, and then it is whole.
+            done = (directory / "manifest.json").exists()
+            assert not done or verify_stage(directory) == []
         else:
             assert Walk(resolved, run).build(stage).manifest.root == root
             assert verify_stage(directory) == [] and not temporary_files(run)

@@ -25,7 +25,7 @@ from taskmill.records import SCHEMAS, SEGMENT_KINDS
 from taskmill.splits.auditing.audit import PromptOverlap, compare_prompts
 from taskmill.splits.auditing.remaining import remaining
 from taskmill.splits.auditing.segments import PLACES, PlainPrompts, num_words, plain_prompts, window_masks
-from taskmill.templates.schemas import Segment, encode
+from taskmill.templates.composing.schemas import Segment, encode
 from taskmill.words import words
 
 CODES = {kind: code for code, kind in enumerate(SEGMENT_KINDS)}
@@ -134,7 +134,13 @@ def prompt_rows() -> list[dict[str, Any]]:
                 rows.append(
                     {"prompt": key, "example": example, "task": task, "split": split}
                     | encode([*segments, Segment("{eos}", "control", True)])
-                    | {"references": [], "demonstrations": [], "loss_weight": 1.0, "format": "plain"}
+                    | {
+                        "references": [],
+                        "demonstrations": [],
+                        "loss_weight": 1.0,
+                        "format": "plain",
+                        "joint": True,
+                    }
                 )
     return sorted(rows, key=lambda row: (row["task"], row["split"], row["prompt"]))
 

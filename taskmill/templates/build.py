@@ -288,16 +288,24 @@ def _runs(column: pa.Array) -> Iterator[tuple[str, int, int]]:
 def _clusters(inputs: Inputs, shard_of: Mapping[str, str]) -> dict[str, Clusters]:
     """Return for each shard the near-duplicate cluster of its examples (an example's id begins with its task)."""
     found: dict[str, tuple[list[str], list[int]]] = {}
-    columns = ("example", "survivor", "cluster")
+    columns = ("example", "task", "survivor", "survivor_task", "cluster")
     for batch in inputs.batches("overlap", "near_duplicates", columns):
-        clusters = batch.column("cluster").to_pylist()
-        for column in ("example", "survivor"):
-            for example, cluster in zip(batch.column(column).to_pylist(), clusters, strict=True):
-                shard = shard_of.get(example.partition("#")[0])
-                if shard is not None:
-                    names, own = found.setdefault(shard, ([], []))
-                    names.append(example)
-                    own.append(cluster)
+        clusters = batch.column("cluster").to_numpy()
+        for column, task in (("example", "task"), ("survivor", "survivor_task")):
+            encoded = batch.column(column).dictionary_encode()
+            _, rows = np.unique(
+                encoded.indices.to_numpy(), return_index=True
+            )  # a survivor stands in many rows
+            tasks = batch.column(task).take(pa.array(rows)).dictionary_encode()
+            shards = np.array([shard_of.get(name, "") for name in tasks.dictionary.to_pylist()], dtype=object)
+            of_row = shards[tasks.indices.to_numpy()]
+            for shard in dict.fromkeys(shards.tolist()):
+                if not shard:
+                    continue
+                own = rows[of_row == shard]
+                names, known = found.setdefault(shard, ([], []))
+                names += batch.column(column).take(pa.array(own)).to_pylist()
+                known += clusters[own].tolist()
     return {shard: Clusters(names, own) for shard, (names, own) in found.items()}
 
 

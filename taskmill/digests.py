@@ -153,7 +153,7 @@ class RowsDigest:
             self._feed(name + "/data", _text_bytes(array))
         elif pa.types.is_fixed_size_binary(kind):
             filled = array.fill_null(b"\0" * kind.byte_width) if array.null_count else array
-            self._feed(name + "/data", b"".join(filled.to_pylist()))
+            self._feed(name + "/data", _fixed_bytes(filled))
         else:
             self._feed(name + "/data", _numbers(array))
 
@@ -193,6 +193,11 @@ def _text_bytes(array: pa.Array) -> Any:
     ]
     data = filled.buffers()[2]
     return memoryview(data)[int(offsets[0]) : int(offsets[-1])] if data is not None else b""
+
+
+def _fixed_bytes(array: pa.Array) -> Any:
+    width, data = array.type.byte_width, array.buffers()[1]
+    return memoryview(data)[array.offset * width : (array.offset + len(array)) * width] if len(array) else b""
 
 
 def _numbers(array: pa.Array) -> Any:

@@ -46,8 +46,12 @@ def ranks(seed: int, purpose: str, ids: Iterable[str]) -> U64:
     """Return one 64-bit hash per id: uint64[n]."""
     prefix = _bytes(f"{seed}\x1f{purpose}\x1f")
     blake2b = hashlib.blake2b
-    digests = b"".join(blake2b(prefix + _bytes(i), digest_size=8).digest() for i in ids)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+    names = list(ids)
+    try:
+        digests = [blake2b(prefix + name.encode(), digest_size=8).digest() for name in names]
+    except UnicodeEncodeError:  # half a surrogate pair
+        digests = [blake2b(prefix + _bytes(name), digest_size=8).digest() for name in names]
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 def smallest(k: int, seed: int, purpose: str, ids: Sequence[str]) -> list[int]:

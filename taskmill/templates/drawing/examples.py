@@ -6,6 +6,7 @@ and kept until the next is asked for; a larger one is decoded anew, batch by bat
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,9 @@ class Example(NamedTuple):
     quality: str | None = None
 
 
+_new_example = functools.partial(tuple.__new__, Example)
+
+
 @dataclass(frozen=True)
 class RowRange:
     """Consecutive rows [start, stop) of a Parquet file."""
@@ -72,8 +76,12 @@ class Rows:
         """Return the values of a column; of a column of lists as tuples."""
         if name not in self._lists:
             array = self._batch.column(name)
-            is_list = pa.types.is_list(array.type)
-            self._lists[name] = text_lists(array) if is_list else array.to_pylist()
+            if pa.types.is_list(array.type):
+                self._lists[name] = text_lists(array)
+            elif pa.types.is_fixed_size_binary(array.type):
+                self._lists[name] = array.to_numpy(zero_copy_only=False).tolist()  # 20 times as fast
+            else:
+                self._lists[name] = array.to_pylist()
         return self._lists[name]
 
     def examples(self, places: Sequence[int]) -> list[Example]:
@@ -88,7 +96,7 @@ class Rows:
 
 
 def _examples_of(rows: Rows) -> Iterator[Example]:
-    return map(Example._make, zip(*(rows.column(name) for name in EXAMPLE_COLUMNS), strict=True))
+    return map(_new_example, zip(*(rows.column(name) for name in EXAMPLE_COLUMNS), strict=True))
 
 
 class Stretch(NamedTuple):
@@ -195,7 +203,8 @@ class RowReader:
             group = self._groups[number]
             mean = group.total_byte_size / max(1, group.num_rows)
             size = max(1, min(self._max_batch, int(BATCH_BYTES / max(mean, 1.0))))
-            yield from self._file.iter_batches(size, row_groups=[number], columns=list(columns))
+            names = list(columns)
+            yield from self._file.iter_batches(size, row_groups=[number], columns=names, use_threads=False)
 
     def _reach(self, row: int) -> int:
         """Return the end of the row group that a row lies in."""

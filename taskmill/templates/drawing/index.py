@@ -7,6 +7,7 @@ What is never rendered for want of an answer or of a quality class is told here,
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,8 @@ NO_TIER, NEGATIVE = -1, 3
 DRAWN_TIERS = (0, 1, 2)
 """Upstream's positive examples, the split `demonstration`, `train`; `NEGATIVE` ones are never drawn."""
 
-_TIERS = {"demonstration": 1, "train": 2}
+_TIERS: dict[str | None, int] = {"demonstration": 1, "train": 2}
+_PLACES: dict[str | None, int] = {split: code for code, split in enumerate(SPLITS)}
 _COLUMNS = ("example", "upstream_split", "references", "fields", "quality")
 
 Answered = Callable[[Sequence[Sequence[str]], Callable[[], Sequence[str]]], list[bool]]
@@ -104,9 +106,13 @@ def _index(
     ids, qualities = stretch.column("example"), stretch.column("quality")
     first = stretch.first - index.start
     index.hashes[first : first + len(ids)] = example_hashes(ids)
-    places, tiers, counts = [-1] * len(ids), [NO_TIER] * len(ids), index.num_members
+    own, shown = splits(ids), stretch.column("upstream_split")
     answered = reading.answered(stretch.column("references"), lambda: stretch.column("fields"))
-    rows = zip(splits(ids), stretch.column("upstream_split"), answered, strict=True)
+    if not (reading.quality or reading.fitting or "demonstration" in shown) and all(answered):
+        _index_plain(index, first, own)
+        return
+    places, tiers, counts = [-1] * len(ids), [NO_TIER] * len(ids), index.num_members
+    rows = zip(own, shown, answered, strict=True)
     for place, (split, upstream, has_answer) in enumerate(rows):
         if split not in _CODES:
             continue
@@ -132,6 +138,16 @@ def _index(
         elif split in _TIERS:
             tiers[place] = _TIERS[split]
     index.places[first : first + len(ids)], index.tiers[first : first + len(ids)] = places, tiers
+
+
+def _index_plain(index: TaskIndex, first: int, splits: Sequence[str | None]) -> None:
+    """Note examples that are all answered and none of upstream's own, which a prompt may take as they are."""
+    counts, stop = index.num_members, first + len(splits)
+    for split, number in Counter(splits).items():
+        if split in SPLITS:
+            counts[split] = counts.get(split, 0) + number
+    index.places[first:stop] = [_PLACES.get(split, -1) for split in splits]
+    index.tiers[first:stop] = [_TIERS.get(split, NO_TIER) for split in splits]
 
 
 def _fit(index: TaskIndex, place: int, mask: tuple[bool, ...]) -> Drop | None:

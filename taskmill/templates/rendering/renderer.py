@@ -66,7 +66,7 @@ class Renderer:
         try:
             compiled = environment.prepare(template.body)
             environment.start(self._seed, example, template.id)
-            return _text(compiled, {**environment.globals, **values}, limit)
+            return _text(compiled, environment.context({**environment.globals, **values}), limit)
         except _RENDER_ERRORS as error:
             return _reason(error)
 
@@ -106,10 +106,11 @@ class Renderer:
         environment.start(self._seed, example, template)
         choices = None if plan.fixed is None else list(plan.fixed)
         if plan.choices is not None:
-            choices = upstream.cut(_text(plan.choices, {**environment.globals, **row}, self._max_characters))
+            context = environment.context({**environment.globals, **row})
+            choices = upstream.cut(_text(plan.choices, context, self._max_characters))
         seen = choices if plan.pure or choices is None else list(choices)
-        values = {**environment.globals, **row, "answer_choices": seen}
-        return Parts(upstream.cut(_text(plan.body, values, self._max_characters, plan.loops)), choices)
+        context = environment.context({**environment.globals, **row, "answer_choices": seen})
+        return Parts(upstream.cut(_text(plan.body, context, self._max_characters, plan.loops)), choices)
 
     def fixed_choices(self, template: Mapping[str, Any]) -> list[str] | None:
         """Return the answer choices of a template that reads no column for them; None of any other."""
@@ -134,13 +135,12 @@ class Renderer:
         return plan
 
 
-def _text(template: Template, values: dict[str, Any], limit: int | None, loops: bool = True) -> str:
-    """Render a compiled template over `values`, which hold the environment's globals too.
+def _text(template: Template, context: Context, limit: int | None, loops: bool = True) -> str:
+    """Render a compiled template over the values of a context.
 
     Raises:
         TooLongError: the text has more than `limit` characters.
     """
-    context = Context(template.environment, values, None, {})
     if limit is None or not loops:  # as many pieces as the template has, and each is in memory
         pieces = list(template.root_render_func(context))
         if limit is not None and sum(map(len, pieces)) > limit:

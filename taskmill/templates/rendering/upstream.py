@@ -15,12 +15,15 @@ from jinja2.runtime import Context
 
 from taskmill.templates.rendering.decoding import decode
 from taskmill.templates.sandboxing.counting import METHODS, MUTATING
+from taskmill.templates.sandboxing.limits import MAX_SOURCE
 from taskmill.templates.sandboxing.sandbox import CountedEnvironment, promptsource_environment
 
 SEPARATOR = "|||"
 HIDDEN = "3ed2dface8203c4c9dfb1a5dc58e41e0"
 """Stands for a separator in a row's own text. It is upstream's own mark, because templates name it: multi_news splits at it."""
 _ESCAPED_BAR = "\\u007"
+_MARKUP = frozenset("{\r")
+"""What a text has where Jinja would not give it back as it is: its own tags, and ends of lines that it rewrites."""
 
 _PURE_METHODS = frozenset().union(*METHODS.values()) - MUTATING
 """Methods that leave the value as it is that they are called on."""
@@ -107,10 +110,14 @@ def plan(environment: CountedEnvironment, body: str, choices: str | None) -> Pla
     Raises:
         TemplateError: not Jinja, or refused by the sandbox; whatever choices that read no column raise.
     """
-    compiled, parsed = environment.from_string(body), environment.parse(body)
-    pure, loops = is_pure(parsed), _loops(parsed)
+    tree = environment.inspected(body)
+    pure, loops = is_pure(tree), _loops(tree)
+    compiled = environment.compiled(tree)
     if choices is None:
         return Plan(compiled, None, None, None, pure, loops)
+    if len(choices) <= MAX_SOURCE and _MARKUP.isdisjoint(choices):
+        fixed = tuple(cut(choices))
+        return Plan(compiled, None, fixed, tuple(dict.fromkeys(fixed)), pure, loops)
     listed, parsed = environment.from_string(choices), environment.parse(choices)
     pure = pure and is_pure(parsed)
     if meta.find_undeclared_variables(parsed) or _draws(parsed):
@@ -130,16 +137,15 @@ def _draws(tree: nodes.Template) -> bool:
 
 def is_pure(tree: nodes.Template) -> bool:
     """Say whether a template calls nothing but methods and functions that leave their values as they are."""
-    macros = {node.name for node in tree.find_all(nodes.Macro)}
-    for call in tree.find_all(nodes.Call):
-        called = call.node
-        if isinstance(called, nodes.Getattr) and called.attr in _PURE_METHODS:
-            continue
-        if isinstance(called, nodes.Name) and called.name in _PURE_FUNCTIONS | macros:
-            continue
-        return False
-    return not any(node.name in _PURE_FUNCTIONS | macros for node in _bound_names(tree))
-
-
-def _bound_names(tree: nodes.Template) -> list[nodes.Name]:
-    return [node for node in tree.find_all(nodes.Name) if node.ctx != "load"]
+    found = list(tree.find_all((nodes.Call, nodes.Macro, nodes.Name)))
+    known = _PURE_FUNCTIONS.union(node.name for node in found if isinstance(node, nodes.Macro))
+    for node in found:
+        if isinstance(node, nodes.Call):
+            called = node.node
+            if isinstance(called, nodes.Getattr) and called.attr in _PURE_METHODS:
+                continue
+            if not isinstance(called, nodes.Name) or called.name not in known:
+                return False
+        elif isinstance(node, nodes.Name) and node.ctx != "load" and node.name in known:
+            return False
+    return True

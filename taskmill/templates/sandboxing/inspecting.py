@@ -128,12 +128,15 @@ def inspect(environment: Environment, source: str) -> nodes.Template:
     except ValueError as error:  # a number with more digits than Python reads
         raise TemplateSyntaxError(str(error), 1) from error
     _check_levels(tree)
+    may_return = False
     for node, steps, loops in _walk(tree):
+        may_return = may_return or isinstance(node, (nodes.For, nodes.Macro))
         _limit(node.lineno, "loops within one another", loops, MAX_LOOPS)
         _limit(node.lineno, "steps of loops over constants", steps, MAX_STEPS)
         _check_names(node)
         _check_costs(node)
-    _check_recursion(tree)
+    if may_return:
+        _check_recursion(tree)
     return tree
 
 

@@ -93,6 +93,7 @@ class CountedEnvironment(SandboxedEnvironment):
         self.budget = Budget()
         self.count_step = self.budget.step
         self._prepared: dict[str, Template] = {}
+        self._blank = vars(Context(self, {}, None, {}))
         self._allowed: dict[type, frozenset[str] | None] = {}
         self.globals.pop("lipsum")
         for name in REFUSED_FILTERS:
@@ -129,14 +130,35 @@ class CountedEnvironment(SandboxedEnvironment):
     ) -> Template:
         """Inspect and compile a template; see `prepare`."""
         assert isinstance(source, str), "a tree that nothing has inspected"
+        return self.compiled(self.inspected(source), globals, template_class)
+
+    def inspected(self, source: str) -> nodes.Template:
+        """Parse and inspect a template; see `prepare`."""
         self.budget.start(0, "", "")
-        tree = inspect(self, source)
+        return inspect(self, source)
+
+    def compiled(
+        self,
+        tree: nodes.Template,
+        globals: MutableMapping[str, Any] | None = None,
+        template_class: type[Template] | None = None,
+    ) -> Template:
+        """Compile what `inspected` has returned, which is spent then; see `prepare`."""
         try:
             return super().from_string(tree, globals, template_class)
         except SyntaxError as error:
             raise OverBudgetError(f"the template is beyond what Python compiles: {error.msg}") from error
         except (RecursionError, MemoryError) as error:
             raise OverBudgetError("the template is nested too deeply to be compiled") from error
+
+    def context(self, values: dict[str, Any]) -> Context:
+        """Return what compiled code reads `values` from; they hold the environment's globals too.
+
+        Evaluation contexts are alike, because no template may change its own: `inspecting` refuses autoescape.
+        """
+        context = Context.__new__(Context)
+        context.__dict__ = {**self._blank, "parent": values, "vars": {}, "exported_vars": set()}
+        return context
 
     # ------------------------------------------------------------------------------ what compiled code calls
 

@@ -174,10 +174,9 @@ def to_batch(runs: Sequence[tuple[Place, Sequence[Row]]]) -> pa.RecordBatch:
     named: dict[str, Sequence[Any]] = dict(zip(Row._fields, columns, strict=True))
     lengths = list(map(len, named["ends"]))
     ids = np.array(named["prompt"], np.uint64).astype(">u8").tobytes()
-    made = {
-        name: _lists(lengths, named[name], SCHEMA.field(name).type.value_type)
-        for name in ("ends", "kinds", "trained")
-    }
+    made = {"ends": _lists(lengths, named["ends"], SCHEMA.field("ends").type.value_type)}
+    for name in ("kinds", "trained"):
+        made[name] = _few_lists(named[name], SCHEMA.field(name).type)
     for name in ("references", "demonstrations"):
         made[name] = _lists(list(map(len, named[name])), named[name], pa.string())
     made["prompt"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(8), len(rows), [None, pa.py_buffer(ids)])
@@ -196,11 +195,12 @@ def to_batch(runs: Sequence[tuple[Place, Sequence[Row]]]) -> pa.RecordBatch:
 def _lists(lengths: Sequence[int], rows: Sequence[Sequence[Any]], kind: pa.DataType) -> pa.Array:
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
-    first = rows[0] if rows else ()
-    if not offsets[-1]:
-        values = pa.array([], kind)
-    elif all(row is first for row in rows):  # as the kinds of a task's segments are
-        values = pa.array(np.tile(np.array(first), len(rows)), kind)
-    else:
-        values = pa.array(list(itertools.chain.from_iterable(rows)), kind)
+    values = pa.array(list(itertools.chain.from_iterable(rows)), kind)
     return pa.ListArray.from_arrays(pa.array(offsets), values, type=pa.list_(kind))
+
+
+def _few_lists(rows: Sequence[Sequence[Any]], kind: pa.DataType) -> pa.Array:
+    """Return lists of which few are distinct, as the kinds of a task's segments are."""
+    places: dict[Sequence[Any], int] = {}
+    found = [places.setdefault(row, len(places)) for row in rows]
+    return pa.array(list(places), kind).take(pa.array(found, pa.int32()))

@@ -144,13 +144,16 @@ class Writer:
     def wordings(self, split: str, prompts: U64, variants: Sequence[Variant]) -> list[Wording]:
         """Draw each prompt's delimiter; draw lead and prefix in train, where evaluation takes the first of each."""
         drawn = (combine(prompts, self._purpose) >> np.uint64(32)).tolist()
-        wordings = []
-        for variant, number in zip(variants, drawn, strict=True):
+        known: dict[Variant, list[Wording]] = {}
+        for variant in set(variants):
             choices = self._choices.get((split, variant.template))
             if choices is None:
                 choices = self._choices[split, variant.template] = self._wordings(split, variant)
-            wordings.append(choices[number * len(choices) >> 32])
-        return wordings
+            known[variant] = choices
+        return [
+            (choices := known[variant])[number * len(choices) >> 32]
+            for variant, number in zip(variants, drawn, strict=True)
+        ]
 
     def _wordings(self, split: str, variant: Variant) -> list[Wording]:
         """Return every wording that a prompt may have."""

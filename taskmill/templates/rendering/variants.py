@@ -31,7 +31,11 @@ _NAME_ONLY = re.compile(r"\{\{\s*([a-z_]+)\s*\}\}")
 _EMPTY = Drop("empty", "the input is empty")
 
 
-Show = Callable[[Example, Sequence[str]], str | Drop]
+Show = Callable[[Example, Mapping[str, Any], Sequence[str]], str | Drop]
+"""Renders the input side of an example from its decoded fields and its options."""
+_new_rendered = functools.partial(tuple.__new__, Rendered)
+_NO_EXPLANATION = Rendered("", "", "", ())[6:]
+"""Of examples that are none of upstream's own: example_kind, explanation and whole."""
 
 
 class Conversation(NamedTuple):
@@ -48,7 +52,7 @@ Made = Rendered | Conversation | Drop
 Render = Callable[[Example], Made]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """One way to render a task's examples."""
 
@@ -285,10 +289,10 @@ def _shown_field(template: LibraryTemplate, renderer: Renderer) -> Show | None:
         return None
     name, limit, strips = shown[1], renderer.limit(template), template.shape != "document"
 
-    def show(example: Example, options: Sequence[str]) -> str | Drop:
-        text = decode(example.fields).get(name)
+    def show(example: Example, fields: Mapping[str, Any], options: Sequence[str]) -> str | Drop:
+        text = fields.get(name)
         if not isinstance(text, str) or (limit is not None and len(text) > limit):
-            return _source(template, renderer, example, options)
+            return _source(template, renderer, example, fields, options)
         stripped = text.strip()
         if not stripped:
             return _EMPTY
@@ -298,10 +302,13 @@ def _shown_field(template: LibraryTemplate, renderer: Renderer) -> Show | None:
 
 
 def _source(
-    template: LibraryTemplate, renderer: Renderer, example: Example, options: Sequence[str]
+    template: LibraryTemplate,
+    renderer: Renderer,
+    example: Example,
+    fields: Mapping[str, Any],
+    options: Sequence[str],
 ) -> str | Drop:
     """Render the input side; a missing field that may be missing is null to the template."""
-    fields = decode(example.fields)
     values: dict[str, Any] = {}
     for name in fields if template.shape is None else SHAPES[template.shape]:
         if name in fields or (template.shape, name) in OPTIONAL:
@@ -339,12 +346,14 @@ def _render_plain(
 ) -> Rendered | Drop:
     references = _references(example)
     given = example.options or template.options or None
-    source = show(example, given or ())
+    source = show(example, decode(example.fields), given or ())
     if isinstance(source, Drop):
         return source
     options, notes = _usable_options(given, references)
     definition = task["definition"] if template.style in ("task", "keywords") else None
-    return Rendered(definition or "", source, references[0], references, options, notes)
+    return _new_rendered(
+        (definition or "", source, references[0], references, options, notes, *_NO_EXPLANATION)
+    )
 
 
 def _usable_options(
@@ -364,17 +373,18 @@ def _render_reasoning(
 ) -> Rendered | Drop:
     """Render a question whose target is the rationale and the sentence that states the answer: "The answer is .."."""
     references = _references(example)
-    source = show(example, example.options or template.options)
+    fields = decode(example.fields)
+    source = show(example, fields, example.options or template.options)
     if isinstance(source, Drop):
         return source
-    rationale = _as_text(decode(example.fields).get("rationale")) or ""
+    rationale = _as_text(fields.get("rationale")) or ""
     return Rendered(template.metadata["instruction"], source, reasoned(rationale, references[0]), references)
 
 
 def _render_document(
     task: Mapping[str, Any], template: LibraryTemplate, show: Show, example: Example
 ) -> Rendered | Drop:
-    text = show(example, ())
+    text = show(example, decode(example.fields), ())
     return text if isinstance(text, Drop) else Rendered("", "", text, ())
 
 

@@ -108,8 +108,8 @@ def _index(
     index.hashes[first : first + len(ids)] = example_hashes(ids)
     own, shown = splits(ids), stretch.column("upstream_split")
     answered = reading.answered(stretch.column("references"), lambda: stretch.column("fields"))
-    if not (reading.quality or reading.fitting or "demonstration" in shown) and all(answered):
-        _index_plain(index, first, own)
+    if not (reading.quality or reading.fitting):
+        _index_plain(index, stretch, own, answered, drop)
         return
     places, tiers, counts = [-1] * len(ids), [NO_TIER] * len(ids), index.num_members
     rows = zip(own, shown, answered, strict=True)
@@ -140,14 +140,33 @@ def _index(
     index.places[first : first + len(ids)], index.tiers[first : first + len(ids)] = places, tiers
 
 
-def _index_plain(index: TaskIndex, first: int, splits: Sequence[str | None]) -> None:
-    """Note examples that are all answered and none of upstream's own, which a prompt may take as they are."""
-    counts, stop = index.num_members, first + len(splits)
-    for split, number in Counter(splits).items():
-        if split in SPLITS:
-            counts[split] = counts.get(split, 0) + number
-    index.places[first:stop] = [_PLACES.get(split, -1) for split in splits]
-    index.tiers[first:stop] = [_TIERS.get(split, NO_TIER) for split in splits]
+def _index_plain(
+    index: TaskIndex,
+    stretch: Stretch,
+    splits: Sequence[str | None],
+    answered: Sequence[bool],
+    drop: Callable[[str, Drop], None],
+) -> None:
+    """Note examples that need an answer alone: first all as if they had one, then those that are otherwise."""
+    places = [_PLACES.get(split, -1) for split in splits]
+    tiers = [_TIERS.get(split, NO_TIER) for split in splits]
+    counted, shown = Counter(splits), stretch.column("upstream_split")
+    for place, (upstream, has_answer) in enumerate(zip(shown, answered, strict=True)):
+        if has_answer and upstream != "demonstration":
+            continue
+        split, is_prompt, places[place], tiers[place] = splits[place], places[place] >= 0, -1, NO_TIER
+        if upstream == "demonstration":
+            counted[split] -= 1
+            if has_answer and split in ("train", "demonstration"):
+                tiers[place] = _kind(stretch.column("fields")[place])
+        elif is_prompt:
+            drop(stretch.column("example")[place], Drop("unlabelled", "upstream gives no answer"))
+    first, counts = stretch.first - index.start, index.num_members
+    for name in SPLITS:
+        if counted[name] > 0:
+            counts[name] = counts.get(name, 0) + counted[name]
+    index.places[first : first + len(places)] = places
+    index.tiers[first : first + len(tiers)] = tiers
 
 
 def _fit(index: TaskIndex, place: int, mask: tuple[bool, ...]) -> Drop | None:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
-from running import call
+from page import work_through
 
 from taskmill.recipe_check import check
-
-PARTS = re.compile(
-    r"<!-- (file: (?P<path>\S+)|run: (?P<code>\d)|output) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL
-)
 
 
 def test_the_page_is_what_works(
@@ -21,23 +16,8 @@ def test_the_page_is_what_works(
 ) -> None:
     page = (repository / "docs/deciding.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    shown, kinds = "", list[str]()
-    for part in PARTS.finditer(page):
-        kinds.append(part[1].split(":")[0])
-        if part["path"]:
-            (tmp_path / part["path"]).write_text(part["text"], encoding="utf-8")
-        elif part["code"]:
-            for command in part["text"].strip().splitlines():
-                program, *arguments = shlex.split(command)
-                assert program == "taskmill"
-                code, out, err = call(capsys, *arguments)
-                shown = out + err
-                assert code == int(part["code"]), shown
-        else:
-            for line in part["text"].strip().splitlines():
-                assert line in shown, f"{line!r} is not in\n{shown}"
-    assert (kinds.count("file"), kinds.count("run"), kinds.count("output")) == (1, 6, 6)
-    assert page.count("<!-- ") == len(kinds)
+    assert work_through(page, tmp_path, capsys) == (1, 6, 6)
+    assert page.count("<!-- ") == 13
 
 
 def test_the_rules_on_the_page_are_a_recipe(repository: Path, tmp_path: Path) -> None:

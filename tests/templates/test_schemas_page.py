@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
-from running import call
+from page import work_through
 
 from taskmill.recipe import TkInstruct
 from taskmill.templates.composing.schemas import DELIMITERS
 from taskmill.templates.composing.tk_instruct import MODES
-
-PARTS = re.compile(r"<!-- (run: (?P<code>\d)|output) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
 
 
 def test_the_prompts_on_the_page_are_rendered(
@@ -25,24 +22,8 @@ def test_the_prompts_on_the_page_are_rendered(
 ) -> None:
     page = (repository / "docs/schemas.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    shown, kinds = "", list[str]()
-    for part in PARTS.finditer(page):
-        kinds.append(part[1].split(":")[0])
-        if part["code"]:
-            for command in part["text"].strip().splitlines():
-                program, *arguments = shlex.split(command)
-                assert program == "taskmill"
-                code, out, err = call(capsys, *arguments)
-                shown = out + err
-                assert code == int(part["code"]), shown
-        else:
-            place = 0
-            for line in part["text"].rstrip().splitlines():
-                found = shown.find(f"{line}\n", place)
-                assert found >= 0, f"{line!r} is not next in\n{shown}"
-                place = found + len(line)
-    assert (kinds.count("run"), kinds.count("output")) == (5, 5)
-    assert page.count("<!-- ") == len(kinds)
+    assert work_through(page, tmp_path, capsys) == (0, 5, 5)
+    assert page.count("<!-- ") == 10
 
 
 def test_the_delimiters_and_modes_on_the_page_are_the_code_s(repository: Path) -> None:

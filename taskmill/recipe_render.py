@@ -61,7 +61,7 @@ class Render:
     train_demonstrations: int = 0
     """Demonstrations rendered into train prompts."""
     negative_demonstrations: int = 0
-    """How many of them are a task's own negative examples, which come last; where it has any, and never alone."""
+    """How many of them are negative examples of the task, which come last and never alone (encoding opt-iml only)."""
     explanations: bool = False
     """Whether a task's own examples are followed by what explains them."""
     metaicl: MetaICL | None = None

@@ -105,15 +105,17 @@ def find_problems(raw: dict[str, Any]) -> Iterator[Problem]:
 
 
 def find_missing(raw: dict[str, Any], base: Path) -> Iterator[Problem]:
-    """Yield (location, problem) for a layout or chat format that is neither shipped nor there, relative to `base`."""
+    """Yield (location, problem) for a layout, chat format or templates that are neither shipped nor there, relative to `base`."""
     for where, what, known in (
         (("plan", "layout"), "layout", known_layouts()),
         (("render", "format"), "chat format", known_formats()),
+        (("render", "templates", "*"), "file or folder of templates", []),
     ):
         for place, name in _matches(raw, where, ()):
             if isinstance(name, str) and name not in known and not (base / name).exists():
-                hint = did_you_mean(name, known) or f"; shipped are {', '.join(known)}"
-                yield place, f"no {what} {shorten(name)}, shipped or as a path relative to the recipe{hint}"
+                shipped = ", shipped or" if known else ""
+                hint = did_you_mean(name, known) or (f"; shipped are {', '.join(known)}" if known else "")
+                yield place, f"no {what} {shorten(name)}{shipped} as a path relative to the recipe{hint}"
 
 
 def _names(raw: dict[str, Any]) -> Iterator[Problem]:
@@ -194,6 +196,9 @@ def _combinations(raw: dict[str, Any]) -> Iterator[Problem]:
             if given != needed:
                 text = f"given with render.{key} = {shorten(given)}; expected {needed}, or no suffix loss"
                 yield ("render", "metaicl", "suffix_loss"), text
+    negative = _value(raw, "render.negative_demonstrations")
+    if is_number(negative) and negative > 0:
+        yield from _unfit_for_negative_examples(raw)
     if _value(raw, "evaluate.shots") == []:
         yield ("evaluate", "shots"), "empty; expected at least one number of demonstrations"
     for where, shots in _matches(raw, ("evaluate", "shots", "*"), ()):
@@ -203,6 +208,24 @@ def _combinations(raw: dict[str, Any]) -> Iterator[Problem]:
     if is_number(size) and is_number(heads) and heads >= 1 and size % (2 * heads):
         where = ("train", "architecture", "hidden_size")
         yield where, f"found {size}; expected an even number for each of num_heads = {heads} heads"
+
+
+def _unfit_for_negative_examples(raw: dict[str, Any]) -> Iterator[Problem]:
+    """Yield what would show negative examples as if they were right, or learn their outputs."""
+    where = ("render", "negative_demonstrations")
+    encoding = _value(raw, "render.encoding")
+    if encoding == "tk-instruct":
+        yield where, "has no effect in this encoding; expected render.tk_instruct.negative_examples instead"
+    elif encoding == "tulu":
+        yield (
+            where,
+            "given with render.encoding = 'tulu', which does not tell them from positive ones; expected 0",
+        )
+    if _value(raw, "render.metaicl.suffix_loss") is True:
+        yield (
+            where,
+            "given with render.metaicl.suffix_loss, which would learn their wrong outputs; expected 0",
+        )
 
 
 def is_number(value: Any) -> bool:

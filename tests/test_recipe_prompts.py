@@ -21,6 +21,13 @@ RECIPE = "name: made\nsources: [{reader: documents}]\n"
         ("{tk_instruct: {positive_examples: -1}}", "expected a number from 0 to 64"),
         ("{format: tulu, metaicl: {suffix_loss: true}}", "given with render.format = 'tulu'; expected plain"),
         ("{encoding: tulu, metaicl: {suffix_loss: true}}", "given with render.encoding = 'tulu'"),
+        ("{encoding: tulu, negative_demonstrations: 1}", "does not tell them from positive ones"),
+        (
+            "{encoding: tk-instruct, negative_demonstrations: 1}",
+            "render.tk_instruct.negative_examples instead",
+        ),
+        ("{metaicl: {suffix_loss: true}, negative_demonstrations: 1}", "would learn their wrong outputs"),
+        ("{templates: [nothere.yaml]}", "no file or folder of templates 'nothere.yaml' as a path"),
     ],
 )
 def test_what_cannot_be_meant_is_named(tmp_path: Path, render: str, problem: str) -> None:

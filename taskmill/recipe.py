@@ -20,6 +20,12 @@ from taskmill.recipe_render import Condition as Condition
 from taskmill.recipe_render import MetaICL as MetaICL
 from taskmill.recipe_render import Render as Render
 from taskmill.recipe_render import TkInstruct as TkInstruct
+from taskmill.recipe_training import Architecture as Architecture
+from taskmill.recipe_training import Auxiliary as Auxiliary
+from taskmill.recipe_training import Lora as Lora
+from taskmill.recipe_training import Mix as Mix
+from taskmill.recipe_training import Tokenize as Tokenize
+from taskmill.recipe_training import Train as Train
 
 PACKAGE = Path(__file__).parent
 Action = Literal["keep", "drop_train_task", "drop_eval_task", "drop_train_examples", "drop_eval_examples"]
@@ -281,123 +287,6 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Auxiliary:
-    """A part of the mixture set aside before the benchmarks share the rest."""
-
-    share: float
-    """From 0 to under 1, of all that is drawn."""
-    unit: Literal["prompts", "sequences", "tokens"] = "prompts"
-    """What the share counts; sequences and tokens are both shares of the text."""
-    paid_by: str | None = None
-    """The benchmark whose share pays for it; by default all are rescaled."""
-
-
-@dataclass(frozen=True)
-class Mix:
-    """What is drawn how often (OPT-IML section 4)."""
-
-    shares: dict[str, float] | None = None
-    """Share of prompts per benchmark, summing to 1; by default proportional to the capped sizes."""
-    cap: int = 4096
-    """Most examples of a task that count towards its rate."""
-    auxiliary: dict[Literal["reasoning", "pretraining", "dialogue", "chat"], Auxiliary] = field(
-        default_factory=dict
-    )
-    num_prompts: int | None = None
-    """Positions of the mixture that the run reaches; by default one for each train prompt."""
-    block: int = 1000
-    """Positions over which every share is met to within one prompt."""
-
-
-@dataclass(frozen=True)
-class Tokenize:
-    """How the mixture becomes token ids."""
-
-    tokenizer: str | None = None
-    """Folder or Hub id of a tokenizer; by default one is trained on the run's own mixture."""
-    revision: str | None = None
-    """Commit or tag of a tokenizer on the Hub."""
-    vocab_size: int = 4096
-    """Size of the tokenizer that the run trains."""
-    max_length: int = 2048
-    """Tokens of context; longer prompts lose input on the left, longer documents are cut into pieces."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A small causal language model made on the spot when the recipe names none."""
-
-    num_layers: int = 2
-    """Transformer blocks."""
-    hidden_size: int = 128
-    """Width; a multiple of twice the number of heads."""
-    num_heads: int = 4
-    """Attention heads."""
-    feedforward_size: int = 384
-    """Width of the feed-forward layer."""
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters through peft."""
-
-    rank: int = 8
-    """Rank of each adapter."""
-    alpha: int = 16
-    """Scale: adapters are multiplied by alpha / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapters' input."""
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
-    """Modules that get an adapter."""
-
-
-@dataclass(frozen=True)
-class Train:
-    """How the model is fine-tuned."""
-
-    model: str | None = None
-    """Folder or Hub id of a causal language model; by default one of `architecture` is initialised."""
-    revision: str | None = None
-    """Commit or tag of a model on the Hub."""
-    architecture: Architecture = Architecture()
-    method: Literal["full", "lora"] = "full"
-    """All weights, or low-rank adapters."""
-    lora: Lora = Lora()
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """fp32, or bf16 autocast over fp32 weights."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """Implementation; each is checked at the start to keep packed documents apart."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU where there is one."""
-    num_steps: int | None = None
-    """Updates; by default as many as the tokens fill."""
-    batch_size: int = 16
-    """Packed sequences per update."""
-    micro_batch_size: int = 4
-    """Packed sequences per forward pass."""
-    packing_window: int = 1024
-    """Consecutive documents of the mixture that are packed together."""
-    learning_rate: float = 5e-5
-    """At its peak."""
-    warmup_steps: int = 60
-    """Updates of linear warm-up."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """After warm-up: linear to 0, cosine to 10 %, or constant."""
-    weight_decay: float = 0.0
-    """AdamW's; biases and norms do not decay."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's."""
-    max_gradient_norm: float = 1.0
-    """Gradients are clipped to it."""
-    dropout: float = 0.0
-    """Wherever the model has a setting for it."""
-    checkpoint_steps: int = 500
-    """Updates between checkpoints."""
-    keep_checkpoints: int = 2
-    """Newest checkpoints kept."""
-
-
-@dataclass(frozen=True)
 class Evaluate:
     """How the three levels are scored."""
 
@@ -433,9 +322,9 @@ class Recipe:
     overlap: Overlap = Overlap()
     split: Split = Split()
     render: Render = Render()  # noqa: RUF009 (frozen)
-    mix: Mix = Mix()
-    tokenize: Tokenize = Tokenize()
-    train: Train = Train()
+    mix: Mix = Mix()  # noqa: RUF009
+    tokenize: Tokenize = Tokenize()  # noqa: RUF009
+    train: Train = Train()  # noqa: RUF009
     evaluate: Evaluate = Evaluate()
 
 

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from taskmill import recipe, recipe_render
+from taskmill import recipe, recipe_render, recipe_training
 from taskmill.plain import to_json
 from taskmill.recipe import Recipe
 
@@ -37,9 +37,9 @@ def help_texts() -> dict[str, str]:
 
 
 def _texts_below_fields() -> dict[tuple[str, str], str]:
-    """Return (class, field) -> the string that stands below the field in `recipe.py` or `recipe_render.py`."""
+    """Return (class, field) -> the string that stands below the field in the files of the recipe."""
     found = {}
-    sources = [inspect.getsource(module) for module in (recipe, recipe_render)]
+    sources = [inspect.getsource(module) for module in (recipe, recipe_render, recipe_training)]
     for node in [node for source in sources for node in ast.parse(source).body]:
         if not isinstance(node, ast.ClassDef):
             continue

@@ -47,6 +47,7 @@ FLOOR_1 = {
     "recipe_files",
     "recipe_reference",
     "recipe_render",
+    "recipe_training",
     "recipe_values",
     "settings",
     "runs",

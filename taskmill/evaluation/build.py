@@ -335,7 +335,7 @@ def _open_scorer(
     if model == INITIAL:
         loaded = base.to(device).eval()
     else:
-        loaded = load_model(folder, base, device, train.attention)
+        loaded = load_model(folder, base, device, "eager" if train.attention == "eager" else "sdpa")
     return open_scorer(loaded, tokenizer.pad_id, tokenizer.eos_id, settings.evaluate.batch_size)
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from taskmill.errors import MissingPackageError, UsageError
 from taskmill.seeding import derive
-from taskmill.training.packing import Batch, Packs, collate
+from taskmill.training.batches import Batch, collate
+from taskmill.training.packing import Packs
 
 try:
     import torch
@@ -32,6 +33,13 @@ TOLERANCE = 1e-4
 _CHECK_LENGTHS = (5, 7, 3)
 
 
+def install(model: Any, wanted: str) -> str:
+    """Give the model the implementation that `train.attention` names and return its name; `auto` takes the fastest."""
+    name = "sdpa" if wanted == "auto" else wanted
+    model.set_attn_implementation(name)
+    return name
+
+
 def document_mask(documents_BT: Any, implementation: str) -> Any:
     """Return who may attend to whom: [B, 1, T, T], a token to itself and earlier ones of its document.
 
@@ -40,6 +48,7 @@ def document_mask(documents_BT: Any, implementation: str) -> Any:
     Raises:
         UsageError: an implementation that this project does not offer.
     """
+    implementation = "sdpa" if implementation == "auto" else implementation
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(
             f"train.attention is {implementation!r}; expected one of {', '.join(map(repr, IMPLEMENTATIONS))}"

@@ -19,7 +19,7 @@ from typing import Any
 
 from taskmill import storage
 from taskmill.errors import DamagedError, MissingPackageError
-from taskmill.training.model import read_tensors, restore_weights, whole_folder, write_model, write_tensors
+from taskmill.training.saving import read_tensors, restore_weights, whole_folder, write_model, write_tensors
 
 try:
     import torch

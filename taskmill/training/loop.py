@@ -12,10 +12,8 @@ one at the end of the running update.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import logging
-import math
-import os
 import signal
 import threading
 import time
@@ -27,14 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from taskmill import storage
 from taskmill.artifact import Inputs, Manifest, StageWriter
-from taskmill.errors import DamagedError, StorageError, TaskmillError, UsageError
+from taskmill.errors import DamagedError, TaskmillError, UsageError
 from taskmill.recipe import Train
 from taskmill.seeding import derive
 from taskmill.settings import Settings
-from taskmill.storage import canonical_json, file_digest
-from taskmill.training.packing import Batch, Packs, collate, pack, target_weights
+from taskmill.storage import file_digest
+from taskmill.training.batches import Batch, collate, target_weights
+from taskmill.training.metrics import Metrics
+from taskmill.training.packing import Packs, pack
+from taskmill.training.progress import Progress
+from taskmill.training.schedule import count_steps, learning_rate
 from taskmill.training.tokens import Tokens
 
 log = logging.getLogger("taskmill")
@@ -56,7 +57,6 @@ READS = tuple(
 
 METRICS = "metrics.jsonl"
 _BASE_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
-_LOG_SECONDS = 15.0
 
 
 def external(settings: Settings, inputs: Inputs) -> dict[str, Any]:
@@ -169,38 +169,6 @@ def make_plan(train: Train, tokens: Tokens, seed: int) -> Plan:
     return Plan(train, tokens, packs, count_steps(train, packs.num_packs), without)
 
 
-def count_steps(train: Train, num_packs: int) -> int:
-    """Return the number of updates: as many as wanted, at most as many as the packs fill; the last may be smaller."""
-    available = math.ceil(num_packs / train.batch_size)
-    wanted = available if train.num_steps is None else train.num_steps
-    if wanted > available:
-        log.warning(
-            "train: train.num_steps is %d and the mixture fills %d updates; stopping there. More mix.num_prompts fills more",
-            wanted,
-            available,
-        )
-    steps = min(wanted, available)
-    if train.warmup_steps >= steps:
-        log.warning("train: warm-up of %d updates does not end within %d", train.warmup_steps, steps)
-    return steps
-
-
-def learning_rate(train: Train, step: int, num_steps: int) -> float:
-    """Return the learning rate of an update, counted from 0.
-
-    Rises linearly over `warmup_steps` updates, whose last has the full rate; then `linear` falls to 0 at `num_steps`
-    (OPT-IML, section 3), `cosine` to 10 % of the full rate there, `constant` stays.
-    """
-    if step < train.warmup_steps:
-        return train.learning_rate * (step + 1) / train.warmup_steps
-    progress = (step - train.warmup_steps) / max(1, num_steps - train.warmup_steps)
-    if train.schedule == "linear":
-        return train.learning_rate * (1.0 - progress)
-    if train.schedule == "cosine":
-        return train.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
-    return train.learning_rate
-
-
 # ------------------------------------------------------------------------------------------- training
 
 
@@ -209,15 +177,18 @@ class _Trainer:
 
     def __init__(self, settings: Settings, plan: Plan, tokenizer_folder: Path, out: StageWriter) -> None:
         """Make the model, check that it keeps documents apart, and take up the newest checkpoint."""
-        from taskmill.training import attention, checkpoint, model, update
+        from taskmill.training import attention, checkpoint, model, saving, update
 
-        self._checkpoint, self._update, self._save_model = checkpoint, update, model.save_model
+        self._checkpoint, self._update, self._save_model = checkpoint, update, saving.save_model
         self.plan, self.train, self.directory = plan, plan.train, out.directory
         self.tokenizer_folder, self.fingerprint = tokenizer_folder, out.identity.fingerprint
         device = model.pick_device(self.train.device)
         self.model = model.training_model(
             model.located(self.train, settings.path), plan.tokens.info, settings.seed, self.train.model
         ).to(device)
+        self.train = dataclasses.replace(
+            self.train, attention=attention.install(self.model, self.train.attention)
+        )
         attention.isolation_check(self.model, self.train.attention, plan.tokens.info["vocab_size"])
         self.model.train()
         self.optimizer = update.make_optimizer(self.model, self.train)
@@ -229,13 +200,13 @@ class _Trainer:
             checkpoint.restore(found, self.model, self.optimizer)
             self.step, metrics_bytes = found.step, found.metrics_bytes
             log.info("train: going on after update %d", self.step)
-        self.metrics = _Metrics(self.directory / METRICS, metrics_bytes)
+        self.metrics = Metrics(self.directory / METRICS, metrics_bytes)
 
     def run(self) -> dict[str, Any]:
         """Train to the end and save the model; returns times and place, which belong to no digest."""
         started, first, num_tokens = time.monotonic(), self.step, 0
         with self.metrics, _stop_requests() as stop:
-            progress = _Progress(self.plan.num_steps)
+            progress = Progress(self.plan.num_steps)
             while self.step < self.plan.num_steps:
                 line = self._one_update()
                 num_tokens += line["num_tokens"]
@@ -294,63 +265,6 @@ class _Trainer:
         )
 
 
-class _Metrics:
-    """metrics.jsonl while it grows; it is durable up to the last checkpoint.
-
-    Raises:
-        StorageError: the disk is full, read-only or failing.
-    """
-
-    def __init__(self, path: Path, num_bytes: int) -> None:
-        """Cut the file to `num_bytes` and append from there."""
-        self.path, self.num_bytes = path, num_bytes
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-        os.ftruncate(self._handle, num_bytes)
-        os.lseek(self._handle, num_bytes, os.SEEK_SET)
-
-    def append(self, line: dict[str, Any]) -> None:
-        """Write one line."""
-        left = memoryview(canonical_json(line) + b"\n")
-        self.num_bytes += len(left)
-        try:
-            while len(left):
-                left = left[storage._write(self._handle, left) :]
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
-
-    def sync(self) -> None:
-        """Make the lines written so far durable."""
-        try:
-            storage._fsync(self._handle)
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._handle)
-
-
-class _Progress:
-    """A line in the log at the first update, the last, and every few seconds."""
-
-    def __init__(self, num_steps: int) -> None:
-        self._num_steps, self._shown, self._num_tokens = num_steps, time.monotonic(), 0
-
-    def show(self, line: dict[str, Any]) -> None:
-        """Take in an update."""
-        now, step = time.monotonic(), line["step"]
-        self._num_tokens += line["num_tokens"]
-        if step not in (1, self._num_steps) and now - self._shown < _LOG_SECONDS:
-            return
-        speed = self._num_tokens / max(now - self._shown, 1e-9)
-        log.info(
-            "train: update %d of %d, loss %.4f, %.0f tokens/s", step, self._num_steps, line["loss"], speed
-        )
-        self._shown, self._num_tokens = now, 0
-
-
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying by the first; a second one has its usual effect."""
@@ -372,15 +286,3 @@ def _stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl.
-
-    Raises:
-        DamagedError: missing or with a line that is not JSON.
-    """
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}") from error

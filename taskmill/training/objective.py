@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from taskmill.errors import MissingPackageError
-from taskmill.training.packing import Batch
+from taskmill.training.batches import Batch
 
 try:
     import torch

@@ -10,8 +10,8 @@ from typing import Any
 from taskmill.errors import MissingPackageError, TaskmillError
 from taskmill.recipe import Train
 from taskmill.training.attention import packed_logits
+from taskmill.training.batches import Batch
 from taskmill.training.objective import label_loss, step_weight
-from taskmill.training.packing import Batch
 
 try:
     import torch

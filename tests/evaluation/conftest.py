@@ -66,7 +66,7 @@ def make_model(tokenizer: TextTokenizer) -> Callable[..., Any]:
 @pytest.fixture
 def run(tmp_path: Path, tokenizer_folder: Path, make_model: Callable[..., Any]) -> Path:
     """The folder of a run whose stages up to train are finished."""
-    from taskmill.training.model import save_model
+    from taskmill.training.saving import save_model
 
     prompts = prompt_rows()
     examples = sorted({(row["task"], row["example"], row["split"]) for row in prompts})

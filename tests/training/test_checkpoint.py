@@ -14,7 +14,8 @@ from taskmill import storage
 from taskmill.errors import DamagedError, StorageError
 from taskmill.recipe import Train
 from taskmill.training import checkpoint
-from taskmill.training.packing import collate, pack
+from taskmill.training.batches import collate
+from taskmill.training.packing import pack
 from taskmill.training.update import make_optimizer, update
 
 TRAIN = Train(learning_rate=1e-2)

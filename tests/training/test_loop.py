@@ -22,8 +22,11 @@ from taskmill.errors import DamagedError, DataError, StaleError, StorageError, T
 from taskmill.recipe import Lora, Train
 from taskmill.runs import verify_stage
 from taskmill.training import loop
-from taskmill.training.loop import build, count_steps, learning_rate, make_plan, read_metrics
-from taskmill.training.model import load_model, save_model, training_model
+from taskmill.training.loop import build, make_plan
+from taskmill.training.metrics import read_metrics
+from taskmill.training.model import load_model, training_model
+from taskmill.training.saving import save_model
+from taskmill.training.schedule import count_steps, learning_rate
 from taskmill.training.tokens import Tokens
 
 QUICK = Train(

@@ -17,8 +17,10 @@ from taskmill import storage
 from taskmill.errors import DamagedError, DataError, StorageError, UsageError
 from taskmill.recipe import Architecture, Lora, Train
 from taskmill.training.attention import isolation_check, packed_logits
-from taskmill.training.model import add_lora, initial_model, load_model, located, save_model
-from taskmill.training.packing import Packs, collate
+from taskmill.training.batches import collate
+from taskmill.training.model import add_lora, initial_model, load_model, located
+from taskmill.training.packing import Packs
+from taskmill.training.saving import save_model
 
 CASES = [(a, m) for a in ("sdpa", "eager") for m in ("full", "lora")]
 

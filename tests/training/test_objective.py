@@ -12,8 +12,9 @@ from token_arrays import documents, tiny_model
 
 from taskmill.training import objective
 from taskmill.training.attention import packed_logits
+from taskmill.training.batches import Batch, collate
 from taskmill.training.objective import label_loss, step_weight
-from taskmill.training.packing import Batch, Packs, collate
+from taskmill.training.packing import Packs
 
 ARRAYS = documents([11, 4, 17, 6, 9], weights=[1.0, 0.1, 1.0, 0.5, 2.0])
 PACKED = Packs(np.arange(5), np.array([0, 2, 4, 5]))

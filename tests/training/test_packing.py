@@ -15,7 +15,8 @@ from token_arrays import documents
 from taskmill.errors import DataError, UsageError
 from taskmill.seeding import derive
 from taskmill.training import packing
-from taskmill.training.packing import assign_python, collate, load_compiled, pack, target_weights
+from taskmill.training.batches import collate, target_weights
+from taskmill.training.packing import assign_python, load_compiled, pack
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=120)
 

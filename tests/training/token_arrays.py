@@ -15,6 +15,7 @@ from taskmill.artifact import Identity, Inputs, StageWriter, open_stage
 from taskmill.recipe import Architecture, Lora, Recipe, Resolved, Train
 from taskmill.settings import Settings
 from taskmill.training import loop
+from taskmill.training.attention import install
 from taskmill.training.model import add_lora, initial_model
 
 torch.set_num_threads(1)  # the tensors are tiny, and other test runs share the cores
@@ -44,8 +45,9 @@ def documents(
 
 def tiny_model(attention: str = "sdpa", method: str = "full", seed: int = 3) -> Any:
     """A small Llama, or one whose adapters already do something."""
-    train = Train(attention=attention, architecture=TINY)  # type: ignore[arg-type]
+    train = Train(architecture=TINY)
     model = initial_model(train, VOCAB, 64, pad_id=0, bos_id=1, eos_id=2, seed=seed)
+    install(model, attention)
     if method == "lora":
         model = add_lora(model, Lora(rank=4, alpha=16, dropout=0.0), seed)
         for name, parameter in model.named_parameters():

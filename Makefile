@@ -24,6 +24,7 @@ types: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/recipes/tables.py
 
 bench: $(READY)
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script --quick; done

@@ -31,7 +31,9 @@ from taskmill.templates.chat.formats import load_format
 from taskmill.templates.chat.layout import lay_out, turns_of
 from taskmill.templates.composing.rendered import Drop
 from taskmill.templates.composing.segments import encode as columns
-from taskmill.training.tokenizer import Prompt, TextTokenizer, encode, open_tokenizer
+from taskmill.training.encoding.encoder import encode
+from taskmill.training.encoding.rows import Prompt
+from taskmill.training.encoding.tokenizer import TextTokenizer, open_tokenizer
 
 FORMATS = ("tulu", "vicuna-v1.1", "flacuna", "openchat-v2", "openchat-v3.1", "openchat-v3.2")
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<|end_of_turn|>")

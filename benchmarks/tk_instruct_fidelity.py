@@ -47,8 +47,8 @@ from taskmill.templates.composing.tk_instruct import (  # noqa: E402
     first_examples,
     task_example,
 )
-from taskmill.training.fitting import FitCounts, fit, tk_instruct_examples  # noqa: E402
-from taskmill.training.tokenizer import Encoded, Prompt  # noqa: E402
+from taskmill.training.encoding.fitting import FitCounts, fit, tk_instruct_examples  # noqa: E402
+from taskmill.training.encoding.rows import Encoded, Prompt  # noqa: E402
 
 CONTEXTS = (24, 64, 128, 256, 512, 1024)
 WITH_NAME = TkInstruct(task_name=True, negative_examples=1, explanations=True)

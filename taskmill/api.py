@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,26 @@ class Run:
         from taskmill.splits.sharing.lsh import make_minhash
 
         return make_minhash(texts, with_folder(self._walk().settings("overlap")))
+
+    def mixture(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Iterate over (position, prompt) of the mixture in its order; a prompt has the columns of its lock, with text.
+
+        The distinct prompts of the range are read once, into an unnamed file; going on is starting at the next position.
+
+        >>> for position, prompt in api.run("demo", to="mix").mixture(start=8_000):      # doctest: +SKIP
+        ...     print(position, prompt["task"], prompt["text"])
+
+        Args:
+            start: first position.
+            stop: the position behind the last; by default as many as the run reaches.
+
+        Raises:
+            UsageError: the stages render and mix are not finished, or there are no such positions.
+            StaleError: the mixture was made of other prompts.
+        """
+        from taskmill.commands.export_mixture import iterate
+
+        return iterate(self.path, start, stop)
 
     def verify(self) -> list[str]:
         """Check every file against its manifest; returns one line per problem."""

@@ -7,10 +7,13 @@ to date, 1 failed, 2 wrong usage or recipe, 3 stopped for a person, 130 and 143 
 from __future__ import annotations
 
 import functools
+import io
 import json
 import logging
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +28,7 @@ from taskmill.stages import NAMES, STAGES
 
 if TYPE_CHECKING:
     from taskmill.stages import Walk
+    from taskmill.training.updating.distributed import World
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,23 +72,43 @@ def stage_options(function: Command) -> Command:
 
 
 def _walker(options: dict[str, Any]) -> Walk:
-    """Return the recipe's stages in the run that the options name."""
+    """Return the recipe's stages in the run that the options name.
+
+    In a launch of several processes only rank 0 gets that far: the others take part where it calls them, then end.
+    """
     from taskmill import recipe_files
     from taskmill.engine import default_workers, leave_pandas_out
-    from taskmill.stages import Walk, run_directory
+    from taskmill.stages import Walk, follow, run_directory
 
     leave_pandas_out()
-    _progress(options["quiet"])
+    joined = _launched()
+    _progress(logging.WARNING if options["quiet"] else logging.INFO)
+    if not joined.is_main:
+        logging.getLogger("taskmill").setLevel(logging.CRITICAL)
+        warnings.simplefilter("ignore")
     overrides = tuple(options["overrides"])
     if options["limit"]:
         overrides += (f"limit={options['limit']}",)
     resolved = recipe_files.find(options["recipe"], overrides)
     run = run_directory(options["recipe"], resolved.recipe.name, options["run"])
-    return Walk(resolved, run, options["workers"] or default_workers(), options["force"])
+    walker = Walk(resolved, run, options["workers"] or default_workers(), options["force"])
+    walker.track = tuple(options.get("track", ()))
+    if not joined.is_main:
+        follow(walker)
+        raise SystemExit(0)
+    return walker
 
 
-def _walk(names: tuple[str, ...], options: dict[str, Any], predict_only: bool = False) -> Path:
-    """Bring stages up to date, saying what each came to; returns the run's directory."""
+def _walk(
+    names: tuple[str, ...],
+    options: dict[str, Any],
+    predict_only: bool = False,
+    more: Callable[[Path], dict[str, Any]] | None = None,
+) -> Path:
+    """Bring stages up to date, saying what each came to; returns the run's directory.
+
+    `more` gives keys of the JSON object, of the run that is finished then.
+    """
     from taskmill.stages import walk
 
     walker = _walker(options)
@@ -95,9 +119,8 @@ def _walk(names: tuple[str, ...], options: dict[str, Any], predict_only: bool = 
         if not options["as_json"]:
             click.echo(_describe(outcome))
     if options["as_json"]:
-        click.echo(
-            json.dumps({"run": str(walker.run), "stages": [o.to_json() for o in outcomes]}, sort_keys=True)
-        )
+        body = {"run": str(walker.run), "stages": [o.to_json() for o in outcomes]}
+        click.echo(json.dumps({**body, **(more(walker.run) if more else {})}, sort_keys=True))
     elif all(o.status == "up to date" for o in outcomes):
         click.echo(f"{walker.run}: everything is up to date")
     return walker.run
@@ -120,18 +143,29 @@ def _describe(outcome: Any) -> str:
     return line.rstrip()
 
 
-def _progress(quiet: bool) -> None:
+def _progress(level: int) -> None:
     logger = logging.getLogger("taskmill")
     logger.handlers.clear()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.addHandler(handler)
     logger.propagate = False
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.setLevel(level)
+
+
+def _track_option(function: Command) -> Command:
+    """Add the option that names trackers."""
+    return click.option(
+        "--track",
+        multiple=True,
+        type=click.Choice(["tensorboard", "trackio"]),
+        help="Write training curves to RUN/tracking too; repeatable.",
+    )(function)
 
 
 @cli.command("run")
 @stage_options
+@_track_option
 @click.option("--from", "first", metavar="STAGE", help=f"First stage [{NAMES[0]}].")
 @click.option("--to", "last", metavar="STAGE", help=f"Last stage [{NAMES[-1]}].")
 def run_command(first: str | None, last: str | None, **options: Any) -> None:
@@ -161,6 +195,17 @@ def _add_stage(name: str, help_text: str) -> None:
 
     command.__doc__ = f"{help_text}\n\n\b\nExample:\n  taskmill {name} demo\n"
     cli.command(name)(command)
+
+
+def _add_train(help_text: str) -> None:
+    @stage_options
+    @_track_option
+    def command(**options: Any) -> None:
+        _walk(("train",), options)
+
+    examples = "  taskmill train demo\n  torchrun --nproc-per-node 8 -m taskmill train demo\n"
+    command.__doc__ = f"{help_text}\n\n\b\nExample:\n{examples}"
+    cli.command("train")(command)
 
 
 def _add_evaluate(help_text: str) -> None:
@@ -207,9 +252,36 @@ def _add_split(help_text: str) -> None:
     cli.command("split")(command)
 
 
+def _add_mix(help_text: str) -> None:
+    @stage_options
+    @click.option(
+        "--explain",
+        is_flag=True,
+        help="Show natural, wanted and realised shares, tasks capped, and passes over each task.",
+    )
+    def command(explain: bool, **options: Any) -> None:
+        if not explain:
+            _walk(("mix",), options)
+            return
+        if options["dry_run"]:
+            raise click.UsageError("--explain shows the finished mixture, which --dry-run does not make")
+        from taskmill.commands.explain_mix import explain_mixture, show_mixture
+
+        run = _walk(("mix",), options, more=lambda run: {"mixture": explain_mixture(run)})
+        if not options["as_json"]:
+            show_mixture(explain_mixture(run))
+
+    command.__doc__ = f"{help_text}\n\n\b\nExample:\n  taskmill mix demo\n  taskmill mix demo --explain\n"
+    cli.command("mix")(command)
+
+
 for _stage in STAGES:
     if _stage.name == "split":
         _add_split(_stage.help)
+    elif _stage.name == "mix":
+        _add_mix(_stage.help)
+    elif _stage.name == "train":
+        _add_train(_stage.help)
     elif _stage.name == "evaluate":
         _add_evaluate(_stage.help)
     else:
@@ -225,7 +297,23 @@ for _command in (*views.commands.values(), *tools.commands.values()):
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every failure becomes one message and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(_guarded(functools.partial(cli.main, arguments, prog_name="taskmill", standalone_mode=False)))
+    call = functools.partial(cli.main, arguments, prog_name="taskmill", standalone_mode=False)
+    message, code = _guarded(call)
+    if "RANK" in os.environ:
+        from taskmill.training.updating.distributed import leave
+
+        said, code = leave(message, code)
+        message = message if said else ""
+    if message:
+        click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _launched() -> World:
+    """Return the processes that `torchrun` or `accelerate launch` started together; mostly it is this one alone."""
+    from taskmill.training.updating.distributed import world
+
+    return world()
 
 
 class _Terminated(BaseException):
@@ -236,30 +324,27 @@ def _terminated(number: int, frame: object) -> None:
     raise _Terminated
 
 
-def _guarded(call: Callable[[], Any]) -> int:
+def _guarded(call: Callable[[], Any]) -> tuple[str, int]:
+    """Return the message, "" for none, and the exit code that a call comes to."""
     try:
         result = call()
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
-        return _say("interrupted; what was finished is kept", 130)
-    except KeyboardInterrupt:
-        return _say("interrupted; what was finished is kept", 130)
+        return "", result if isinstance(result, int) else 0
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return "taskmill: interrupted; what was finished is kept", 130
     except _Terminated:
-        return _say("terminated; what was finished is kept", 143)
+        return "taskmill: terminated; what was finished is kept", 143
+    except SystemExit as stopped:
+        return "", stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
     except click.ClickException as error:
-        error.show()
-        return 2
+        shown = io.StringIO()
+        error.show(file=shown)
+        return shown.getvalue().rstrip("\n"), 2
     except TaskmillError as error:
-        return _say(str(error), error.exit_code)
+        return f"taskmill: {error}", error.exit_code
     except BrokenPipeError:
-        return 1
+        return "", 1
     except MemoryError:
-        return _say("out of memory; try --workers 1 or --limit N", 1)
+        return "taskmill: out of memory; try --workers 1 or --limit N", 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _say(f"{where}{error.strerror or error}", 1)
-
-
-def _say(message: str, code: int) -> int:
-    click.echo(f"taskmill: {message}", err=True)
-    return code
+        return f"taskmill: {where}{error.strerror or error}", 1

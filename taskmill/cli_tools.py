@@ -91,6 +91,27 @@ def taxonomy_diff(old: str, new: str, as_json: bool) -> None:
     diff(old, new, as_json)
 
 
+@tools.command("facts")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Folder of upstream files, for the figures that need them.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def facts_command(data: Path | None, as_json: bool) -> None:
+    """Show the figures that the papers publish beside what this package computes; exit code 1 if one is off unexplained.
+
+    \b
+    Example:
+      taskmill facts
+    """
+    from taskmill.commands.facts.facts import show
+
+    if show(data, as_json):
+        raise SystemExit(1)
+
+
 @tools.group("recipes")
 def recipes_group() -> None:
     """List, show or describe recipes.
@@ -111,9 +132,11 @@ def recipes_list() -> None:
     """
     from taskmill.recipe_files import shipped
 
-    for name, path in shipped().items():
+    found = shipped()
+    width = max(map(len, found))
+    for name, path in found.items():
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        click.echo(f"{name:<12} {first}")
+        click.echo(f"{name:<{width}} {first}")
 
 
 @recipes_group.command("show")

@@ -320,3 +320,52 @@ def export_chat_command(run: Path, folder: Path, as_json: bool, **options: Any) 
     from taskmill.commands.export_chat import Plan, export_chat
 
     export_chat(run, folder, Plan(**options), as_json)
+
+
+@export_group.command("mixture")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--with-text", is_flag=True, help="Write the prompts' texts and segments too.")
+@click.option("--num", type=click.IntRange(min=1), help="Positions [as many as mix reaches].")
+@click.option("--shard-size", type=click.IntRange(min=1), default=100_000, help="Rows in a file [100000].")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def export_mixture_command(run: Path, folder: Path, as_json: bool, **options: Any) -> None:
+    """Write the order in which RUN draws its prompts into DIR, as a data set that `load_dataset(DIR)` streams.
+
+    A row is a position of the mixture: prompt, example, task, template, demonstrations, condition and loss weight.
+
+    \b
+    Example:
+      taskmill export mixture runs/demo lock --with-text
+    """
+    from taskmill.commands.export_mixture import LockPlan, export_mixture
+
+    export_mixture(run, folder, LockPlan(**options), as_json)
+
+
+@export_group.command("model")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--merge", is_flag=True, help="Add an adapter's weights to its base and write a whole model.")
+@click.option(
+    "--checkpoint", type=click.IntRange(min=1), metavar="STEP", help="A checkpoint instead of the end."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    help="Type of a whole model's weights [fp32].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def export_model_command(run: Path, folder: Path, as_json: bool, **options: Any) -> None:
+    """Write RUN's model into DIR as transformers and peft open it, with tokenizer, chat template and model card.
+
+    The card says what the model was trained on: recipe, shares, losses, scores by level, and the root digest of the splits.
+
+    \b
+    Example:
+      taskmill export model runs/demo model --merge
+    """
+    from taskmill.commands.export_model import ModelPlan, export_model
+
+    export_model(run, folder, ModelPlan(**options), as_json)

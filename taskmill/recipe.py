@@ -78,6 +78,8 @@ class Curate:
     """Benchmarks that keep only tasks whose data set no other benchmark has."""
     on_error: Literal["stop", "skip"] = "stop"
     """What a damaged record does: stop the stage, or be kept aside in dropped.parquet."""
+    on_missing: Literal["stop", "skip"] = "stop"
+    """What a source whose `path` is not there does: stop the stage, or be left out; the manifest names it."""
     licenses: Licenses = Licenses()
     """Licences that tasks may have; the examples of others are dropped with the reason `license`."""
     taxonomy: tuple[str, ...] = ()

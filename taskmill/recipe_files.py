@@ -54,8 +54,12 @@ def shipped() -> dict[str, Path]:
     return {p.stem: p for p in sorted((PACKAGE / "recipes").glob("*.yaml"))}
 
 
+WITH_DATA = ("demo",)
+"""Shipped recipes whose data ship too; the paths of the others begin at the present folder."""
+
+
 def shipped_base() -> Path:
-    """Return the folder that shipped recipes' paths begin at: the clone, or the installed package."""
+    """Return the folder that the paths of shipped recipes with data begin at: the clone, or the installed package."""
     clone = PACKAGE.parent
     return clone if (clone / "examples" / "meta_datasets").is_dir() else PACKAGE
 
@@ -74,7 +78,8 @@ def find(name: str, overrides: tuple[str, ...] = ()) -> Resolved:
         return load(path, overrides)
     known = shipped()
     if name in known:
-        return load(known[name], overrides, base=shipped_base())
+        base = shipped_base() if name in WITH_DATA else Path.cwd()
+        return load(known[name], overrides, base=base)
     if path.is_dir():
         raise UsageError(
             f"{name} is a directory without recipe.json, so no run; expected a recipe file or a run"

@@ -26,7 +26,8 @@ class Mix:
     """shares draws each part at its share, repeating small tasks (OPT-IML); concatenation takes every prompt that is kept
     once per epoch (TULU, FLAN-MINI, OpenChat)."""
     by: Literal["benchmark", "class"] = "benchmark"
-    """What a part of the mixture is: a benchmark, or a class of quality as in `render.conditions` (OpenChat)."""
+    """What a part of the mixture is: a benchmark, or a class of quality as in `render.conditions` (OpenChat); prompts
+    without a class are the part `none`."""
     shares: dict[str, float] | None = None
     """Mode shares: share of prompts per part, summing to 1; by default proportional to the capped sizes."""
     sizes: dict[str, int] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Mix:
     num_prompts: int | None = None
     """Positions of the mixture that the run reaches; by default one for each train prompt, in mode concatenation all epochs."""
     block: int = 1000
-    """Positions over which every share is met to within one prompt."""
+    """Positions over which every share is met, but for rounding to whole prompts."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class Train:
     """How the model is fine-tuned."""
 
     model: str | None = None
-    """Folder or Hub id of a causal language model; by default one of `architecture` is initialised."""
+    """Folder or Hub id of a causal language model, or with `weights: random` a file config.json; by default one of
+    `architecture` is initialised."""
     revision: str | None = None
     """Commit or tag of a model on the Hub."""
     weights: Literal["pretrained", "random"] = "pretrained"

@@ -206,15 +206,50 @@ def _combinations(raw: dict[str, Any]) -> Iterator[Problem]:
     negative = _value(raw, "render.negative_demonstrations")
     if is_number(negative) and negative > 0:
         yield from _unfit_for_negative_examples(raw)
+    yield from _mixing(raw)
     if _value(raw, "evaluate.shots") == []:
         yield ("evaluate", "shots"), "empty; expected at least one number of demonstrations"
     for where, shots in _matches(raw, ("evaluate", "shots", "*"), ()):
         if is_number(shots) and is_number(most) and shots > most:
             yield where, f"found {shorten(shots)}; expected at most render.num_demonstrations = {most}"
+    yield from _unfit_for_quantization(raw)
     size, heads = (_value(raw, f"train.architecture.{key}") for key in ("hidden_size", "num_heads"))
     if is_number(size) and is_number(heads) and heads >= 1 and size % (2 * heads):
         where = ("train", "architecture", "hidden_size")
         yield where, f"found {size}; expected an even number for each of num_heads = {heads} heads"
+    budget, longest = _value(raw, "train.batch_tokens"), _value(raw, "tokenize.max_length")
+    if is_number(budget) and is_number(longest) and budget < longest:
+        text = (
+            f"found {budget}; expected at least tokenize.max_length = {longest}, which one document may have"
+        )
+        yield ("train", "batch_tokens"), text
+
+
+def _mixing(raw: dict[str, Any]) -> Iterator[Problem]:
+    """Yield settings of the other mode of the mixture, and parts that are told two things."""
+    mode = _value(raw, "mix.mode")
+    other = ("shares", "auxiliary") if mode == "concatenation" else ("sizes", "keep", "epochs")
+    for key in other:
+        if _value(raw, f"mix.{key}") not in (None, {}, 1):
+            expected = "shares" if mode == "concatenation" else "concatenation"
+            yield ("mix", key), f"given with mix.mode = {mode}; expected mix.mode: {expected}, or no such key"
+    sizes, keep = _value(raw, "mix.sizes"), _value(raw, "mix.keep")
+    for name in sizes if isinstance(sizes, dict) and isinstance(keep, dict) else ():
+        if name in keep:
+            yield ("mix", "keep", name), "given beside mix.sizes of the same part; expected one of them"
+
+
+def _unfit_for_quantization(raw: dict[str, Any]) -> Iterator[Problem]:
+    """Yield what `train.quantization` does not go with: it holds the weights of a named base that are not trained."""
+    if _value(raw, "train.quantization") != "4bit":
+        return
+    where = ("train", "quantization")
+    for key, needed in (("method", "lora"), ("weights", "pretrained")):
+        given = _value(raw, f"train.{key}")
+        if given != needed:
+            yield where, f"given with train.{key} = {shorten(given)}; expected {needed}"
+    if _value(raw, "train.model") is None:
+        yield where, "given without train.model; expected a base model whose weights are held in 4 bits"
 
 
 def _unfit_for_negative_examples(raw: dict[str, Any]) -> Iterator[Problem]:

@@ -286,8 +286,19 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 DECISION_COLUMNS = ("train_task", "eval_task", "action", "evidence", "rule", "by", "at", "why")
 """Columns of decisions.csv at the root of a run."""
-SHARE_COLUMNS = ("benchmark", "natural", "wanted", "realised", "tasks", "tasks_capped", "prompts", "passes")
-"""Columns of mixture/shares.csv."""
+SHARE_COLUMNS = (
+    "benchmark",
+    "natural",
+    "wanted",
+    "realised",
+    "tasks",
+    "tasks_capped",
+    "prompts",
+    "passes",
+    "kept",
+    "short",
+)
+"""Columns of mixture/shares.csv; a row is a part of the mixture, `short` what it lacks of its size."""
 
 
 def primary_key(table: str) -> tuple[str, ...]:

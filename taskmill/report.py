@@ -92,8 +92,10 @@ def head(run: FinishedRun) -> Row:
         )
     if run.has("tokenize"):
         info = run.tokens.info
-        trained = f"{figures.percent(info['num_trained'] / max(1, info['num_tokens']))} carry loss"
-        cards.append(("tokens", figures.compact(info["num_tokens"]), trained))
+        share = info["num_drawn_trained"] / max(1, info["num_drawn_tokens"])
+        cards.append(
+            ("tokens", figures.compact(info["num_drawn_tokens"]), f"{figures.percent(share)} carry loss")
+        )
     before = {(r["level"], r["shots"]): r for r in level_scores(run, UNTRAINED)}
     shown = {row["level"]: row for row in reversed(level_scores(run, TRAINED))}
     for level, row in reversed(shown.items()):
@@ -270,23 +272,38 @@ def _cut(text: str) -> str:
 
 
 def training(run: FinishedRun) -> Row:
-    """Return the loss curve and what was trained on."""
+    """Return the loss curve, the loss on validation prompts by level, and what was trained on."""
     lines = [line for line in run.metrics if isinstance(line.get("loss"), (int, float))]
     train = run.recipe.get("values", {}).get("train", {})
     data: Row = {"lines": len(lines), "counts": run.manifests["train"].counts, "settings": train}
     if lines:
         losses = [float(line["loss"]) for line in lines]
         stretch = max(1, len(losses) // 20)
+        levels = validation_points(run.metrics)
         data |= {
-            "curve": figures.loss_curve([float(line["step"]) for line in lines], losses),
+            "curve": figures.loss_curve([float(line["step"]) for line in lines], losses, levels),
             "first": losses[0],
             "last": losses[-1],
             "start": sum(losses[:stretch]) / stretch,
             "end": sum(losses[-stretch:]) / stretch,
             "num_tokens": sum(line.get("num_tokens", 0) for line in lines),
             "num_trained": sum(line.get("num_trained", 0) for line in lines),
+            "levels": [
+                {"name": level, "num": len(points), "first": points[0], "last": points[-1]}
+                | {"lowest": min(points, key=lambda point: point[1])}
+                for level, points in levels.items()
+            ],
         }
     return data
+
+
+def validation_points(lines: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
+    """Return the (updates done, loss) of the validations among the lines of metrics.jsonl, by level."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        for level, loss in line.get("validation", {}).items():
+            found.setdefault(level, []).append((float(line["step"]), float(loss)))
+    return {level: found[level] for level in LEVELS if level in found}
 
 
 # ----------------------------------------------------------------------------------------- provenance

@@ -106,3 +106,55 @@ def _feistel(values: U64, keys: list[int], mask: np.uint64, shift: np.uint64) ->
     for key in keys:
         left, right = right, left ^ (_mix(right, key) & mask)
     return (left << shift) | right
+
+
+def derive_each(keys: U64, numbers: NDArray[np.int64]) -> U64:
+    """Return a key for each number under its key: uint64[n]; `keys` come from `derive`, uint64[n] or of one item.
+
+    SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+    """
+    with np.errstate(over="ignore"):
+        state = keys + (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: U64 = state ^ (state >> np.uint64(31))
+    return mixed
+
+
+_LEAST_HALF = 3
+"""Bits of half a block: in smaller networks not all orders of three to five items are about as frequent."""
+_FOURS = 4 ** np.arange(_LEAST_HALF, 31, dtype=np.int64)
+_ROUND_KEYS = tuple(derive(0, "permute each", r) for r in range(_ROUNDS))
+
+
+def permute_each(keys: U64, index: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Map each index in [0, its size) to its place under the permutation of its key: `permute`, many at once.
+
+    Args:
+        keys: uint64[n], as from `derive_each`; equal keys and sizes give one permutation.
+        index: int64[n], each in [0, its size).
+        sizes: int64[n], up to 2 ** 60.
+
+    Returns:
+        int64[n], each in [0, its size).
+    """
+    half = (np.searchsorted(_FOURS, sizes) + _LEAST_HALF).astype(np.uint64)
+    state, limit = (keys, half, (np.uint64(1) << half) - np.uint64(1)), sizes.astype(np.uint64)
+    out = _feistel_each(index.astype(np.uint64), *state)
+    outside = np.flatnonzero(out >= limit)
+    while outside.size:
+        out[outside] = _feistel_each(out[outside], *(part[outside] for part in state))
+        outside = outside[out[outside] >= limit[outside]]
+    return out.astype(np.int64)
+
+
+def _feistel_each(values: U64, keys: U64, half: U64, mask: U64) -> U64:
+    left, right = values >> half, values & mask
+    with np.errstate(over="ignore"):
+        for key in _ROUND_KEYS:
+            mixed = (right + (keys ^ np.uint64(key))) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(32)
+            mixed *= np.uint64(0xD6E8FEB86659FD93)
+            left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(29))) & mask)
+    whole: U64 = (left << half) | right
+    return whole

@@ -26,6 +26,7 @@ class Settings:
         self.seed, self.limit, self.name = resolved.recipe.seed, resolved.recipe.limit, resolved.recipe.name
         self.workers = workers
         self.predict_only = False
+        self.track: tuple[str, ...] = ()
         self.path = resolved.path
 
     @property

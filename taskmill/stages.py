@@ -50,8 +50,8 @@ WAITS = "for an earlier stage"
 
 class StageModule(Protocol):
     """What the module of a stage offers. Optional: `external`, digests of whatever else it reads, `PRELIMINARY`,
-    values of `external` that mark a finished stage as an unfinished form of the one without them, and `pending`,
-    what has to be fetched before `external` can be known."""
+    values of `external` that mark a finished stage as an unfinished form of the one without them, `pending`,
+    what has to be fetched before `external` can be known, and `follow`, the part of the processes of a launch but rank 0."""
 
     REVISION: int
     SECTIONS: tuple[str, ...]
@@ -103,6 +103,7 @@ class Walk:
         """Use the recipe for the run directory `run`; `workers` never changes a result."""
         self.resolved, self.run, self.workers, self.force = resolved, run, workers, force
         self.predict_only = False
+        self.track: tuple[str, ...] = ()
 
     def module(self, name: str) -> StageModule:
         """Import a stage's module.
@@ -124,7 +125,7 @@ class Walk:
         from taskmill.settings import Settings
 
         settings = Settings(self.resolved, self.module(name).SECTIONS, self.workers)
-        settings.predict_only = self.predict_only
+        settings.predict_only, settings.track = self.predict_only, self.track
         return settings
 
     def inputs(self, name: str) -> Inputs:
@@ -293,6 +294,21 @@ def walk(walker: Walk, names: tuple[str, ...], dry_run: bool = False) -> Iterato
         for name in names:
             yield walker.build(name)
         walker.record_recipe()
+
+
+def follow(walker: Walk) -> None:
+    """Take part, in a launch of several processes, in the stages that rank 0 builds with all of them, until it is done.
+
+    Nothing is written, and rank 0 alone holds the run's lock.
+
+    Raises:
+        TaskmillError: whatever a stage reports.
+    """
+    from taskmill.training.updating.distributed import world
+
+    for name in world().calls():
+        module: Any = walker.module(name)
+        module.follow(walker.settings(name), walker.inputs(name))
 
 
 def run_directory(recipe: str, name: str, chosen: Path | None = None) -> Path:

@@ -253,6 +253,8 @@ def _train(run: Path, walk: Walk) -> None:
         {"step": i + 1, "loss": 5.0 - i / 10, "learning_rate": 0.1, "num_tokens": 100, "num_trained": 20}
         for i in range(12)
     ]
+    lines[6:6] = [{"step": 6, "validation": {"held_out": 5.25, "supervised": 4.5}}]
+    lines.append({"step": 12, "validation": {"held_out": 5.5, "supervised": 4.125}})
     text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
     write_stage(run, "train", {"metrics.jsonl": text.encode()}, num_steps=12)
 

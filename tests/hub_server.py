@@ -1,4 +1,4 @@
-"""A Hub of our own on the loopback address: the routes that reading a data set needs, and faults on demand."""
+"""A Hub of our own on the loopback address: the routes that reading data sets and models needs, and faults on demand."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ class Fault:
 
 @dataclass
 class Repository:
-    """A data set repository with one commit."""
+    """A repository of a data set or a model, with one commit."""
 
     commit: str
     files: dict[str, bytes]
     token: str | None = None
     """Who does not show it is told that there is no such repository."""
     gated: bool = False
+    branch: str | None = None
+    """A name of the commit."""
     listed: dict[str, dict[str, object]] = field(default_factory=dict)
     """Changes to what is said of a file."""
 
@@ -114,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
             name, commit, rest = "/".join(parts[2:4]), parts[5], "/".join(parts[6:])
         elif parts[:1] == ["datasets"] and parts[3:4] == ["resolve"]:
             name, commit, rest = "/".join(parts[1:3]), parts[4], "/".join(parts[5:])
+        elif parts[2:3] == ["resolve"]:
+            name, commit, rest = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
         else:
             self._send(404, b"{}", {})
             return
@@ -123,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(401 if repository else 404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif repository.gated:
             self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
-        elif commit != repository.commit:
+        elif commit not in (repository.commit, repository.branch):
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif parts[0] == "api" and parts[4] == "tree":
             self._send(200, json.dumps(_tree(repository, rest)).encode(), {})
@@ -135,7 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self._send(200, json.dumps(body).encode(), {})
         elif rest not in repository.files:
-            self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+            headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": repository.commit}
+            self._send(404, b"{}", headers)
         else:
             self._file(method, repository, rest, fault)
 

@@ -123,22 +123,29 @@ def _read(path: Path, run: FinishedRun) -> Trained:
 def ours(run: FinishedRun, position: int) -> tuple[list[int], list[int]]:
     """Return ids and labels of a position as `taskmill tokenize` has them."""
     tokens = run.tokens
-    start, stop = tokens.offsets[position : position + 2].tolist()
+    document = int(tokens.order[position])  # every prompt is one document
+    start, stop = tokens.offsets[document : document + 2].tolist()
     ids, loss = tokens.ids[start:stop].tolist(), tokens.trained[start:stop].tolist()
     return ids, [number if carries else -100 for number, carries in zip(ids, loss)]
+
+
+def positions_of(run: FinishedRun, rows: set[int]) -> set[int]:
+    """Return the positions at which some prompt rows are drawn."""
+    drawn = run.tokens.rows[run.tokens.order].tolist()
+    return {position for position, row in enumerate(drawn) if row in rows}
 
 
 def spelled(run: FinishedRun) -> set[int]:
     """Return the positions of the prompt whose user spells special tokens, which TRL takes for the tokens themselves."""
     rows = run.find("render", "prompts", "task", {"chat/talks"})
     numbers = {row["row"] for row in rows if "What does <|im_end|> mean" in row["text"]}
-    return {position for position, row in enumerate(run.tokens.rows.tolist()) if row in numbers}
+    return positions_of(run, numbers)
 
 
 def test_every_case_trains_a_step(trained: dict[str, Trained]) -> None:
     for name, found in trained.items():
         assert 0 < found.loss < 20, name
-        assert found.run.tokens.info["num_documents"] == found.run.tokens.info["num_positions"] == NUM
+        assert found.run.tokens.info["num_places"] == found.run.tokens.info["num_positions"] == NUM
     positions = {*trained["messages"].rows, *trained["documents"].rows}
     assert positions == set(range(NUM)) == {*trained["texts"].rows, *several_answers(trained["texts"].run)}
 
@@ -148,14 +155,14 @@ def several_answers(run: FinishedRun) -> set[int]:
     rows = run.find("render", "prompts", "task", {"chat/talks"})
     numbers = {row["row"] for row in rows if row["text"].count("{eos}") > 1}
     numbers |= {row["row"] for row in rows if row["trained"][0]}
-    return {position for position, row in enumerate(run.tokens.rows.tolist()) if row in numbers}
+    return positions_of(run, numbers)
 
 
 def unanswered(run: FinishedRun) -> set[int]:
     """Return the positions of the prompt whose last turn is left out, where its format keeps it."""
     rows = run.find("render", "prompts", "task", {"chat/talks"})
     numbers = {row["row"] for row in rows if "See you on Tuesday." in row["text"]}
-    return {position for position, row in enumerate(run.tokens.rows.tolist()) if row in numbers}
+    return positions_of(run, numbers)
 
 
 @pytest.mark.parametrize("name", ["messages", "documents", "tulu", "vicuna", "conditions", "texts"])

@@ -84,7 +84,7 @@ def test_hostile_text_stays_text(run: Path, page: Page) -> None:
         ),
         ("mixture", ["alpha", "100.0 %", "12 prompts, 2.00 passes"]),
         ("prompts", ["instruction", "{eos}", "answer 2"]),
-        ("training", ["12 updates", "5.000", "3.900"]),
+        ("training", ["12 updates", "5.000", "3.900", "validation, held out", "4.125", "after update 6"]),
         ("scores", ["65.0 – 85.0", "70.0", "guess", "Best tasks"]),
         ("provenance", ["tiny.yaml:1", "mix.block", "numpy"]),
     ],
@@ -247,6 +247,17 @@ def test_the_loss_curve_stays_in_its_box(losses: list[float]) -> None:
         points = [tuple(map(float, p.strip("ML ").split())) for p in curve[name].split("L")]
         assert all(0 <= x <= figures.WIDTH and 0 <= y <= figures.HEIGHT for x, y in points)
     assert all(0 <= tick["at"] <= 100 for tick in curve["x_ticks"] + curve["y_ticks"])
+
+
+def test_validation_losses_are_drawn_in_the_box_of_the_loss() -> None:
+    levels = {"held_out": [(2.0, 9.0), (4.0, 8.0)], "supervised": [(4.0, 1.0)]}
+    curve = figures.loss_curve([1, 2, 3, 4], [5.0, 4.0, 3.0, 2.0], levels)
+    assert [level["name"] for level in curve["levels"]] == ["held_out", "supervised"]
+    for level in curve["levels"]:
+        points = [tuple(map(float, p.strip("ML ").split())) for p in level["line"].split("L")]
+        assert all(0 <= x <= figures.WIDTH and 0 <= y <= figures.HEIGHT for x, y in points)
+        assert level["dots"].count("h0") == len(levels[level["name"]])
+    assert curve["levels"][0]["line"].startswith(f"M{figures.WIDTH / 3:.1f} ")
 
 
 def test_a_long_loss_curve_is_thinned() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import fields
 
 import numpy as np
 
@@ -106,22 +106,32 @@ def mix(run: FinishedRun, task: str | None, count: int) -> Row:
 
 
 def tokenize(run: FinishedRun, task: str | None, count: int) -> Row:
-    """Return the first documents of the mixture as tokens."""
-    numbers = list(range(min(count, len(run.tokens.rows))))
+    """Return the first documents of the mixture as tokens, in its order, and how many prompts were cut how."""
+    from taskmill.training.encoding.fitting import FitCounts
+
+    documents = run.tokens.order
     if task is not None:
         prompts = run.find("render", "prompts", "task", run.matching(task, _names(run, "render", "prompts")))
         wanted = np.array([row["row"] for row in prompts], dtype=np.int64)
-        numbers = np.flatnonzero(np.isin(run.tokens.rows, wanted))[:count].tolist()
-    return {"info": run.tokens.info, "documents": [_document(run, n) for n in numbers]}
+        documents = np.flatnonzero(np.isin(run.tokens.rows, wanted))
+    info = run.tokens.info
+    return {
+        "info": info,
+        "cuts": {part.name: info[part.name] for part in fields(FitCounts)},
+        "documents": [_document(run, int(n)) for n in documents[:count]],
+    }
 
 
 def train(run: FinishedRun, task: str | None, count: int) -> Row:
-    """Return the first line of the metrics and the last ones."""
+    """Return the first update and the last ones, and the last losses on validation prompts."""
+    updates = [line for line in run.metrics if "validation" not in line]
+    validations = [line for line in run.metrics if "validation" in line]
     return {
         "counts": run.manifests["train"].counts,
-        "num_updates": len(run.metrics),
-        "first": run.metrics[:1],
-        "last": run.metrics[1:][-count:],
+        "num_updates": len(updates),
+        "first": updates[:1],
+        "last": updates[1:][-count:],
+        "validations": validations[-count:],
     }
 
 
@@ -271,19 +281,14 @@ def _positions(run: FinishedRun, rows: Sequence[int]) -> Row | None:
 
     directory = run.manifests["mix"].directory
     num_prompts = run.json_file(directory / "mixture.json")["num_prompts"]
-    drawn = Mixture.open(directory).draws(num_prompts)[1]
+    drawn = Mixture.open(directory).rows(num_prompts)
     at = np.flatnonzero(np.isin(drawn, np.array(rows, dtype=np.int64))).tolist()
     return {"num_prompts": num_prompts, "num_positions": len(at), "positions": at[:NUM_POSITIONS]}
 
 
 def _tokens(run: FinishedRun, rows: Sequence[int]) -> list[Row]:
-    """Return the documents made from the rows, each distinct piece once."""
+    """Return the documents made from the rows."""
     if not run.has("tokenize"):
         return []
-    found: dict[tuple[Any, ...], Row] = {}
-    for number in np.flatnonzero(np.isin(run.tokens.rows, np.array(rows, dtype=np.int64))).tolist():
-        start, stop = run.tokens.offsets[number : number + 2].tolist()
-        key = (int(run.tokens.rows[number]), run.tokens.ids[start:stop].tobytes())
-        if key not in found:
-            found[key] = _document(run, number)
-    return list(found.values())
+    numbers = np.flatnonzero(np.isin(run.tokens.rows, np.array(rows, dtype=np.int64)))
+    return [_document(run, number) for number in numbers.tolist()]

@@ -2,56 +2,40 @@
 
 Reads prompts, and the mixture for its order; writes a folder: the data (see `export_files`), `dropped.parquet` with every
 prompt that is left out and why, and `export.json`, written last, with counts and digests. In mixture order each prompt is
-converted once, in row order, into an unnamed file; positions then copy from it, so memory holds 14 bytes a prompt.
+converted once, in row order; positions then copy from there (see `mixture_order`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from taskmill import __version__, recipe_files
+from taskmill import recipe_files
 from taskmill.commands.export_files import Sink, axolotl, llama_factory, to_line, with_position
+from taskmill.commands.export_folder import EXPORT, claim, finish
 from taskmill.commands.export_rows import COLUMNS, NAMES, Exported, Exporter, Flag, Layout
 from taskmill.commands.figures import counted, words
 from taskmill.commands.finished import FinishedRun
-from taskmill.errors import StaleError, StorageError, TaskmillError, UsageError
+from taskmill.commands.mixture_order import Spool, integers, open_mixture, read_prompts
+from taskmill.errors import StaleError, TaskmillError, UsageError
 from taskmill.plain import build
-from taskmill.recipe import Render
-from taskmill.records import DIRECTORIES, SCHEMAS
-from taskmill.storage import (
-    FileEntry,
-    TableWriter,
-    digest,
-    iter_batches,
-    read_json,
-    remove,
-    write_bytes,
-    write_json,
-)
-from taskmill.templates.chat.formats import RoleFormat, load_format
+from taskmill.recipe import Condition, Render
+from taskmill.records import SCHEMAS
+from taskmill.storage import FileEntry, TableWriter, remove, write_bytes
+from taskmill.templates.chat.formats import ChatFormat, RoleFormat, load_format
 from taskmill.templates.chat.to_jinja import chat_template
-from taskmill.training.mixture import Mixture
 
 FORMAT_VERSION = 1
 SHARD_SIZE = 1_000_000
 SPLITS = ("train", "validation", "test")
-EXPORT = "export.json"
-MARK = ".taskmill-export"
-"""An empty file that tells an export's folder, finished or not, from others."""
-_BATCH = 2_000
 _SHARD = re.compile(r"\d{5}\.(jsonl|parquet)|\.\d{5}\.(jsonl|parquet)\.\d+\.tmp")
 _CARDS = ("dataset_info.json", "axolotl.yaml", "chat_template.jinja")
 
@@ -138,7 +122,7 @@ def write_export(run: Path, folder: Path, plan: Plan) -> dict[str, Any]:
     found.require("render")
     mixture = _mixture(found, plan) if plan.order == "mixture" else None
     exporter, settings = _exporter(found, plan)
-    earlier = _claim(folder, run)
+    earlier = claim(folder, run, b"", _written)
     with TableWriter(folder / "dropped.parquet", SCHEMAS["prompts/dropped"]) as dropped:
         export = _Export(folder, plan, exporter, dropped)
         try:
@@ -173,19 +157,12 @@ def _mixture(found: FinishedRun, plan: Plan) -> I64:
     """
     if plan.split != "train":
         raise UsageError(f"--order mixture is an order of train prompts; leave --split {plan.split} out")
-    found.require("mix")
-    read = {item["table"]: item["rows"] for item in found.manifests["mix"].body["inputs"]}
-    if read.get("prompts") != found.manifests["render"].rows("prompts"):
-        raise StaleError(
-            f"the mixture of {found.run} was made of other prompts: run `{found.command('mix')}` first"
-        )
-    directory = found.inputs.directory("mix")
-    number = plan.num or read_json(directory / "mixture.json")["num_prompts"]
-    return Mixture.open(directory).rows(number)
+    mixture, number = open_mixture(found)
+    return mixture.rows(plan.num or number)
 
 
-def _exporter(found: FinishedRun, plan: Plan) -> tuple[Exporter, Render]:
-    """Return what converts rows, in the chat format that the prompts were rendered in.
+def chat_format(found: FinishedRun) -> tuple[ChatFormat, dict[str, Condition], Render]:
+    """Return the chat format that a run's prompts were rendered in, its conditions, and the section `render`.
 
     Raises:
         StaleError: the files of that format have changed since.
@@ -200,34 +177,30 @@ def _exporter(found: FinishedRun, plan: Plan) -> tuple[Exporter, Render]:
             f"run `{found.command('render')}` first"
         )
     conditions = (settings.conditions or chat.conditions) if chat.has_conditions else {}
+    return chat, dict(conditions), settings
+
+
+def _exporter(found: FinishedRun, plan: Plan) -> tuple[Exporter, Render]:
+    """Return what converts rows, in the run's chat format; see `chat_format`."""
+    chat, conditions, settings = chat_format(found)
     return Exporter(chat, conditions, plan.layout), settings
 
 
-def _claim(folder: Path, run: Path) -> set[str]:
-    """Mark the folder as an export's and return the files in it that an earlier or interrupted export wrote.
+def end_marks(chat: ChatFormat) -> list[str]:
+    """Return the special tokens that end an answer, beside the tokenizer's `eos_token`."""
+    answer = chat.roles.get("assistant", RoleFormat())
+    return [part.text for part in answer.end if part.control and part.text not in ("{bos}", "{eos}")]
 
-    Raises:
-        UsageError: the folder holds files that are none of an export, or lies in a stage's.
-    """
-    for name in DIRECTORIES.values():
-        if folder.resolve().is_relative_to((run / name).resolve()):
-            raise UsageError(f"{folder} lies in {run / name}, which its stage sweeps; choose another folder")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; expected a folder to write to")
-    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if present and MARK not in present:
-        raise UsageError(
-            f"{folder} holds {present[0]!r} and is no export of taskmill; expected a new or empty folder, or an earlier "
-            f"export, which is replaced"
-        )
+
+def _written(folder: Path) -> list[str]:
+    """Return the names of files that an export may have written."""
     names = ["dropped.parquet", *_CARDS]
     for split in SPLITS:
         for name in (split, f"{split}-documents"):
             names += [
                 f"{name}/{path.name}" for path in (folder / name).glob("*") if _SHARD.fullmatch(path.name)
             ]
-    remove(folder / EXPORT) if EXPORT in present else write_bytes(folder / MARK, b"")
-    return {name for name in names if (folder / name).is_file()}
+    return names
 
 
 def _nothing(export: _Export) -> str:
@@ -246,7 +219,7 @@ def _in_row_order(export: _Export, files: list[Path]) -> None:
     plan = export.plan
     wanted = SPLITS if plan.split == "all" else (plan.split,)
     taken: Counter[str] = Counter()
-    for row, number in _rows(files, splits=wanted):
+    for row, number in read_prompts(files, COLUMNS, splits=wanted):
         if plan.num is not None and taken[row["split"]] >= plan.num:
             continue
         taken[row["split"]] += 1
@@ -263,48 +236,22 @@ def _in_mixture_order(export: _Export, files: list[Path], row_P: I64) -> None:
     """Write the prompt of each position; `row_P`: prompt rows, int64[num_positions]."""
     wanted, place_P = np.unique(row_P, return_inverse=True)
     times = np.bincount(place_P, minlength=len(wanted)).tolist()
-    offsets = np.zeros(len(wanted) + 1, dtype=np.int64)
     flags = np.zeros(len(wanted), dtype=np.int16)
-    try:
-        with tempfile.TemporaryFile(dir=export.folder) as spool:
-            end = 0
-            for place, (row, number) in enumerate(_rows(files, wanted=wanted)):
-                found = export.exporter.export(row, number)
-                flags[place] = found.flags
-                export.flags[found.flags] += times[place]
-                if found.drop is not None:
-                    export.reasons[found.drop.reason] += times[place]
-                    export.drop(row, number, found)
-                end += spool.write(b"".join(to_line(record) + b"\n" for record in found.records))
-                offsets[place + 1] = end
-            for position, place in enumerate(place_P.tolist()):
-                start, stop = offsets[place : place + 2].tolist()
-                if start < stop:
-                    spool.seek(start)
-                    sink = export.sink("train", int(flags[place]))
-                    for line in spool.read(stop - start).splitlines():
-                        sink.write(with_position(line, position))
-    except OSError as error:
-        raise StorageError(f"cannot write below {export.folder}: {error.strerror or error}") from error
-
-
-def _rows(
-    files: list[Path], splits: tuple[str, ...] | None = None, wanted: I64 | None = None
-) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield (row, its number) of the prompts of some splits, or of wanted numbers, ascending."""
-    first = 0
-    for path in files:
-        for batch in iter_batches(path, COLUMNS, _BATCH):
-            if wanted is not None:
-                low, high = np.searchsorted(wanted, [first, first + batch.num_rows]).tolist()
-                places = wanted[low:high] - first
-            else:
-                fits = pc.is_in(batch.column("split"), value_set=pa.array(splits))
-                places = np.flatnonzero(fits.to_numpy(zero_copy_only=False))
-            if len(places):
-                rows = batch.take(pa.array(places)).to_pylist()
-                yield from zip(rows, (places + first).tolist(), strict=True)
-            first += batch.num_rows
+    with Spool(len(wanted), export.folder) as spool:
+        for place, (row, number) in enumerate(read_prompts(files, COLUMNS, wanted=wanted)):
+            found = export.exporter.export(row, number)
+            flags[place] = found.flags
+            export.flags[found.flags] += times[place]
+            if found.drop is not None:
+                export.reasons[found.drop.reason] += times[place]
+                export.drop(row, number, found)
+            spool.append(b"".join(to_line(record) + b"\n" for record in found.records))
+        for position, place in enumerate(integers(place_P)):
+            item = spool.read(place)
+            if item:
+                sink = export.sink("train", int(flags[place]))
+                for line in item.splitlines():
+                    sink.write(with_position(line, position))
 
 
 # --------------------------------------------------------------------------------------------- results
@@ -319,8 +266,7 @@ def _cards(export: _Export, found: FinishedRun, files: list[str], settings: Rend
         template = chat_template(exporter.chat, settings.system, exporter.conditions).encode()
     name = re.sub(r"[^A-Za-z0-9]+", "_", str(found.recipe.get("values", {}).get("name", "taskmill")))
     info = json.dumps(llama_factory(name, files, layout), indent=2).encode() + b"\n"
-    answer = exporter.chat.roles.get("assistant", RoleFormat())
-    ends = [part.text for part in answer.end if part.control and part.text not in ("{bos}", "{eos}")]
+    ends = end_marks(exporter.chat)
     entries = axolotl(files, layout, bool(template), ends, plan.order == "mixture")
     texts = dict(zip(_CARDS, (info, entries, template), strict=True))
     return [write_bytes(export.folder / card, text) for card, text in texts.items() if text]
@@ -346,22 +292,12 @@ def _finish(export: _Export, found: FinishedRun, entries: list[FileEntry]) -> di
             if flags & flag
             and not flags & (Flag.DROPPED | (Flag.DOCUMENT if flag is Flag.NOT_ALTERNATING else 0))
         )
-    manifests = {stage: found.manifests[stage] for stage in ("render", "mix") if found.has(stage)}
-    if plan.order == "rows":
-        manifests.pop("mix", None)
-    body: dict[str, Any] = {
+    stages = ("render",) if plan.order == "rows" else ("render", "mix")
+    body = {
         "format": FORMAT_VERSION,
-        "taskmill": __version__,
         "options": {name: getattr(plan, name) for name in Plan.__annotations__},
         "chat_format": {"name": export.exporter.chat.name, "digest": export.exporter.chat.digest},
-        "source": {
-            stage: {"fingerprint": manifest.fingerprint, "root": manifest.root}
-            for stage, manifest in manifests.items()
-        },
         "counts": counts,
         "dropped": dict(sorted(export.reasons.items())),
-        "files": [vars(entry) for entry in sorted(entries, key=lambda entry: entry.path)],
     }
-    body["digest"] = digest(body)
-    write_json(export.folder / EXPORT, body)
-    return body
+    return finish(export.folder, found, stages, entries, body)

@@ -124,14 +124,22 @@ def _within(percentage: float) -> float:
     return min(100.0, max(0.0, percentage))
 
 
-def loss_curve(steps: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
-    """Return the paths and ticks of a loss curve: raw and smoothed lines over the steps (at least one)."""
+def loss_curve(
+    steps: Sequence[float],
+    losses: Sequence[float],
+    levels: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+) -> dict[str, Any]:
+    """Return the paths and ticks of a loss curve: raw and smoothed lines over the steps (at least one).
+
+    `levels` gives the (step, loss) of validations by level, which are drawn as lines and dots in the same box.
+    """
     width = max(1, math.ceil(len(steps) / MOST_POINTS))
     starts = range(0, len(steps), width)
     xs = [sum(steps[i : i + width]) / len(steps[i : i + width]) for i in starts]
     raw = [sum(losses[i : i + width]) / len(losses[i : i + width]) for i in starts]
     smooth = smoothed(raw, 1 - 1 / min(25, 1 + len(raw) / 12))
-    low, high = min(raw), max(raw)
+    measured = [loss for points in (levels or {}).values() for _, loss in points]
+    low, high = min([*raw, *measured]), max([*raw, *measured])
     margin = 0.06 * (high - low) or 0.5
     low, high = max(0.0, low - margin), high + margin
     left, right = min(steps), max(steps)
@@ -142,13 +150,21 @@ def loss_curve(steps: Sequence[float], losses: Sequence[float]) -> dict[str, Any
     def y(loss: float) -> float:
         return HEIGHT * (high - loss) / (high - low)
 
-    def path(values: Sequence[float]) -> str:
-        points = [f"{x(a):.1f} {y(b):.1f}" for a, b in zip(xs, values)]
+    def path(places: Sequence[float], values: Sequence[float]) -> str:
+        points = [f"{x(a):.1f} {y(b):.1f}" for a, b in zip(places, values)]
         return "M" + " L".join(points if len(points) > 1 else points * 2)
 
     return {
-        "raw": path(raw),
-        "smooth": path(smooth),
+        "raw": path(xs, raw),
+        "smooth": path(xs, smooth),
+        "levels": [
+            {
+                "name": name,
+                "line": path([step for step, _ in points], [loss for _, loss in points]),
+                "dots": " ".join(f"M{x(step):.1f} {y(loss):.1f}h0" for step, loss in points),
+            }
+            for name, points in (levels or {}).items()
+        ],
         "y_ticks": [{"at": _within(100 * y(t) / HEIGHT), "label": f"{t:g}"} for t in ticks(low, high)],
         "x_ticks": [{"at": _within(100 * x(t) / WIDTH), "label": count(t)} for t in ticks(left, right)],
     }

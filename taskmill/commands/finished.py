@@ -27,7 +27,7 @@ from taskmill.stages import NAMES
 from taskmill.storage import iter_batches, read_table
 
 if TYPE_CHECKING:
-    from taskmill.training.tokenizer import TextTokenizer
+    from taskmill.training.encoding.tokenizer import TextTokenizer
     from taskmill.training.tokens import Tokens
 
 Row = dict[str, Any]
@@ -235,7 +235,7 @@ class FinishedRun:
     @cached_property
     def tokenizer(self) -> TextTokenizer:
         """The run's tokenizer."""
-        from taskmill.training.tokenizer import open_tokenizer
+        from taskmill.training.encoding.tokenizer import open_tokenizer
 
         return open_tokenizer(self.inputs.directory("tokenize") / "tokenizer")
 

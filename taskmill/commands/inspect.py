@@ -277,6 +277,14 @@ class _Printer(Terminal):
             f"{counted(info['num_documents'], 'documents')}, {counted(info['num_tokens'], 'tokens')}, "
             f"{number(info['num_trained'])} carry loss; vocabulary {number(info['vocab_size'])}"
         )
+        drawn = info["num_positions"] - info["num_empty_positions"]
+        self.line(
+            f"the mixture draws them at {number(drawn)} of {counted(info['num_positions'], 'positions')}: "
+            f"{counted(info['num_drawn_tokens'], 'tokens')}, {number(info['num_drawn_trained'])} carry loss"
+        )
+        cuts = [f"{words(name)} {number(count)}" for name, count in body["cuts"].items() if count]
+        if cuts:
+            self.line(f"fitted to {number(info['max_length'])} tokens: {', '.join(cuts)}")
         for document in body["documents"]:
             self.document(document)
 
@@ -285,6 +293,14 @@ class _Printer(Terminal):
         lines = body["first"] + body["last"]
         names = list(dict.fromkeys(name for line in lines for name in line))
         self.table([f">{name}" for name in names], ([_figure(line.get(n)) for n in names] for line in lines))
+        if body["validations"]:
+            self.title("loss on validation prompts")
+            levels = list(dict.fromkeys(name for line in body["validations"] for name in line["validation"]))
+            rows = (
+                [_figure(v["step"]), *(_figure(v["validation"].get(n)) for n in levels)]
+                for v in body["validations"]
+            )
+            self.table([">step", *(f">{words(name)}" for name in levels)], rows)
 
     def evaluate(self, body: Row) -> None:
         self.scores(body["levels"])

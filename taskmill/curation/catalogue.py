@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import glob
+import logging
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from taskmill.errors import RecipeError, did_you_mean
 from taskmill.recipe import Source
 from taskmill.settings import Settings
 from taskmill.storage import digest
+
+log = logging.getLogger("taskmill")
 
 _BENCHMARK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -38,6 +41,8 @@ class SourcePlan:
     """As the recipe writes it."""
     origin: Origin
     entries: tuple[TaskEntry, ...]
+    is_missing: bool = False
+    """Whether its path is not there and the recipe goes on without."""
 
     @property
     def label(self) -> str:
@@ -82,9 +87,8 @@ class Catalogue:
                 }
                 for path in _files(source.entries)
             ]
-            listed.append(
-                {"source": source.label, "path": source.path, **asdict(source.origin), "files": files}
-            )
+            entry = {"source": source.label, "path": source.path, **asdict(source.origin), "files": files}
+            listed.append({**entry, "missing": True} if source.is_missing else entry)
         return listed
 
 
@@ -109,6 +113,10 @@ def read_catalogue(settings: Settings) -> Catalogue:
     if problems:
         raise RecipeError(problems)
     found = tuple(source for source in sources if source is not None)
+    if all(source.is_missing for source in found):
+        raise RecipeError(
+            [f"sources: none of the {len(found)} is there, the first at {found[0].folder.path}"]
+        )
     _check_unique(found)
     for source in found:
         refuse_pointers((path, source.folder.relative(path)) for path in _files(source.entries))
@@ -136,14 +144,16 @@ def _source_plan(number: int, source: Source, settings: Settings, problems: list
             f"sources.{number}.benchmark: found {benchmark!r}; expected letters, digits, dots, dashes, underscores"
         )
         return None
+    plan = SourcePlan(number, benchmark, source.reader, folder, source.path, origin_of(source), ())
     if not folder.path.exists():
-        problems.append(
-            f"sources.{number}.path: {source.path!r} does not exist below {_shown_root(source, folder)}"
-            f"{_near_path(folder.path)}"
-        )
+        absent = f"sources.{number}.path: {source.path!r} does not exist below {_shown_root(source, folder)}"
+        if settings.curate.on_missing == "skip":
+            log.warning("curate: left out, %s", absent)
+            return replace(plan, is_missing=True)
+        hint = _near_path(folder.path) or "; `--set curate.on_missing=skip` leaves it out"
+        problems.append(f"{absent}{hint}")
         return None
-    entries = _chosen(number, source, reader, folder, problems)
-    return SourcePlan(number, benchmark, source.reader, folder, source.path, origin_of(source), entries)
+    return replace(plan, entries=_chosen(number, source, reader, folder, problems))
 
 
 def _shown_root(source: Source, folder: SourceFolder) -> str:

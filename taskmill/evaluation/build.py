@@ -29,7 +29,7 @@ from taskmill.recipe import Evaluate
 from taskmill.records import LEVELS, SCHEMAS
 from taskmill.settings import Settings
 from taskmill.storage import RowsDigest, TableWriter, digest, read_json, read_table
-from taskmill.training.tokenizer import TextTokenizer, open_tokenizer
+from taskmill.training.encoding.tokenizer import TextTokenizer, open_tokenizer
 
 if TYPE_CHECKING:
     from taskmill.evaluation.scoring import Scorer
@@ -208,7 +208,7 @@ def _predict(
             }
             if out.finished(name, parts):
                 continue
-            scorer = scorer or _open_scorer(model, settings, inputs, tokenizer, info["max_length"])
+            scorer = scorer or _open_scorer(model, settings, inputs, tokenizer, info)
             context = fitting.Context(tokenizer, info["max_length"])
             with out.shard(name, parts) as shard:
                 rows = _answers(scorer, context, settings.evaluate, table, shots, shard)
@@ -313,11 +313,14 @@ def _answer(
 
 
 def _open_scorer(
-    model: str, settings: Settings, inputs: Inputs, tokenizer: TextTokenizer, max_length: int
+    model: str, settings: Settings, inputs: Inputs, tokenizer: TextTokenizer, info: dict[str, Any]
 ) -> Scorer:
-    """Load the trained model, or make the one that training began with, in fp32."""
+    """Load the trained model, or make the one that training began with, in fp32; a base in 4 bits stays so.
+
+    `info` is tokens.json.
+    """
     from taskmill.evaluation.scoring import open_scorer
-    from taskmill.training.model import initial_model, load_model, located, pick_device
+    from taskmill.training.models.model import initial_model, load_model, located, new_ids, pick_device
 
     train, folder = settings.train, inputs.directory("train") / FINAL
     device = pick_device(train.device)
@@ -326,14 +329,16 @@ def _open_scorer(
         base = initial_model(
             located(train, settings.path),
             tokenizer.vocab_size,
-            max_length,
+            info["max_length"],
             pad_id=tokenizer.pad_id,
             bos_id=tokenizer.bos_id,
             eos_id=tokenizer.eos_id,
             seed=settings.seed,
+            new_ids=new_ids(info),
+            device=device,
         )
     if model == INITIAL:
-        loaded = base.to(device).eval()
+        loaded = base.eval()
     else:
         loaded = load_model(folder, base, device, "eager" if train.attention == "eager" else "sdpa")
     return open_scorer(loaded, tokenizer.pad_id, tokenizer.eos_id, settings.evaluate.batch_size)

@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 
 from taskmill.errors import DataError
 from taskmill.records import SEGMENT_KINDS
-from taskmill.training.fitting import NEGATIVE, TK_INSTRUCT
-from taskmill.training.tokenizer import Encoded, Prompt, TextTokenizer, encode
+from taskmill.training.encoding.encoder import encode
+from taskmill.training.encoding.fitting import NEGATIVE, TK_INSTRUCT
+from taskmill.training.encoding.rows import Encoded, Prompt
+from taskmill.training.encoding.tokenizer import TextTokenizer
 
 I32 = NDArray[np.int32]
 

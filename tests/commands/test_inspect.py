@@ -58,8 +58,8 @@ def read(run: Path, *arguments: str) -> Any:
         (("split",), ["supervised", "25.0 %", "frequent-only"]),
         (("render",), ["output, trained\n    [[ answer", "[[{eos}]]", HOSTILE]),
         (("mix",), ["12 prompts drawn", "alpha", "66.67 %"]),
-        (("tokenize",), ["12 documents", "</s>]]"]),
-        (("train",), ["12 updates", "loss", "3.9"]),
+        (("tokenize",), ["6 documents", "at 12 of 12 positions", "</s>]]"]),
+        (("train",), ["12 updates", "loss", "3.9", "loss on validation prompts", "held out", "4.125"]),
         (("evaluate",), ["75.0", "guess", "references", "final model, 0-shot"]),
     ],
 )
@@ -196,7 +196,7 @@ def test_terminals_get_colour_and_no_brackets(
 
 
 def test_tokens_of_one_character_stay_together(run: Path) -> None:
-    from taskmill.training.tokenizer import open_tokenizer
+    from taskmill.training.encoding.tokenizer import open_tokenizer
 
     folder = next((run / "tokens").iterdir()) / "tokenizer"
     backend = open_tokenizer(folder).backend

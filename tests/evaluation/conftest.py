@@ -14,7 +14,7 @@ from taskmill.artifact import Identity, ShardWriter
 from taskmill.recipe import Evaluate
 from taskmill.records import SCHEMAS
 from taskmill.settings import Settings
-from taskmill.training.tokenizer import TextTokenizer, open_tokenizer, train_tokenizer
+from taskmill.training.encoding.tokenizer import TextTokenizer, open_tokenizer, train_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def make_model(tokenizer: TextTokenizer) -> Callable[..., Any]:
     def make(seed: int = 0, scale: float = 4.0) -> Any:
         import torch
 
-        from taskmill.training.model import initial_model
+        from taskmill.training.models.model import initial_model
 
         model = initial_model(
             TRAIN, tokenizer.vocab_size, MAX_LENGTH, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id,
@@ -66,7 +66,7 @@ def make_model(tokenizer: TextTokenizer) -> Callable[..., Any]:
 @pytest.fixture
 def run(tmp_path: Path, tokenizer_folder: Path, make_model: Callable[..., Any]) -> Path:
     """The folder of a run whose stages up to train are finished."""
-    from taskmill.training.saving import save_model
+    from taskmill.training.models.saving import save_model
 
     prompts = prompt_rows()
     examples = sorted({(row["task"], row["example"], row["split"]) for row in prompts})

@@ -161,7 +161,7 @@ def test_another_final_model_is_predicted_again_and_the_initial_one_kept(
 ) -> None:  # fmt: skip
     from evaluation_run import stage
 
-    from taskmill.training.saving import save_model
+    from taskmill.training.models.saving import save_model
 
     evaluate_run()
     loads.clear()
@@ -182,8 +182,8 @@ def test_an_adapter_is_scored_on_its_base(
     import evaluation_run
     import torch
 
-    from taskmill.training.model import add_lora, initial_model
-    from taskmill.training.saving import save_model
+    from taskmill.training.models.model import add_lora, initial_model
+    from taskmill.training.models.saving import save_model
 
     train = dataclasses.replace(evaluation_run.TRAIN, method="lora")
     base = initial_model(

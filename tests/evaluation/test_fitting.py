@@ -7,7 +7,9 @@ from evaluation_run import CONTROL, DEMONSTRATION, INPUT, INSTRUCTION, OUTPUT, p
 
 from taskmill.errors import DataError
 from taskmill.evaluation import fitting
-from taskmill.training.tokenizer import Prompt, TextTokenizer, encode
+from taskmill.training.encoding.encoder import encode
+from taskmill.training.encoding.rows import Prompt
+from taskmill.training.encoding.tokenizer import TextTokenizer
 
 
 def question(pieces: list[tuple[str, int]]) -> fitting.Question:

@@ -6,7 +6,9 @@ import pytest
 from evaluation_run import CONTROL, DEMONSTRATION, INPUT, INSTRUCTION, OUTPUT, prompt_columns
 
 from taskmill.evaluation import fitting
-from taskmill.training.tokenizer import Prompt, TextTokenizer, encode
+from taskmill.training.encoding.encoder import encode
+from taskmill.training.encoding.rows import Prompt
+from taskmill.training.encoding.tokenizer import TextTokenizer
 
 POSITIVE = [" Positive Example 1 -\nthe cat sat.\n\n", " Positive Example 2 -\n" + "the mat " * 60 + "\n\n"]
 NEGATIVE = [" Negative Example 1 -\nno cat.\n\n", " Negative Example 2 -\nno mat is good.\n\n"]

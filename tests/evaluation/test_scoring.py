@@ -12,7 +12,7 @@ import torch
 from taskmill.evaluation import scoring
 from taskmill.evaluation.fitting import Opening, Ranking
 from taskmill.evaluation.scoring import Scorer
-from taskmill.training.tokenizer import TextTokenizer
+from taskmill.training.encoding.tokenizer import TextTokenizer
 
 
 def some_ids(number: int, size: int) -> np.ndarray[Any, Any]:

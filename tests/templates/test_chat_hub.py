@@ -18,8 +18,9 @@ from taskmill.templates.chat.formats import ChatFormat, load_format
 from taskmill.templates.chat.layout import lay_out, turns_of
 from taskmill.templates.composing.rendered import Drop
 from taskmill.templates.composing.segments import Segment, encode
-from taskmill.training.tokenizer import Prompt, open_tokenizer
-from taskmill.training.tokenizer import encode as tokenize
+from taskmill.training.encoding.encoder import encode as tokenize
+from taskmill.training.encoding.rows import Prompt
+from taskmill.training.encoding.tokenizer import open_tokenizer
 
 TEMPLATES = {
     "chatml": chat_templates.CHATML,

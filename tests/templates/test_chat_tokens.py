@@ -20,15 +20,10 @@ from taskmill.templates.composing.rendered import Drop, Rendered, Wording
 from taskmill.templates.composing.schemas import compose
 from taskmill.templates.composing.segments import Segment
 from taskmill.templates.composing.segments import encode as columns
-from taskmill.training.fitting import FitCounts, fit
-from taskmill.training.tokenizer import (
-    Prompt,
-    TextTokenizer,
-    encode,
-    open_tokenizer,
-    plain_texts,
-    train_tokenizer,
-)
+from taskmill.training.encoding.encoder import encode
+from taskmill.training.encoding.fitting import FitCounts, fit
+from taskmill.training.encoding.rows import Prompt, Rows
+from taskmill.training.encoding.tokenizer import TextTokenizer, open_tokenizer, train_tokenizer
 
 KINDS = {"llama", "words", "bytes"}
 
@@ -209,7 +204,7 @@ def test_a_long_conversation_keeps_its_beginning_as_in_the_references(
         counts = FitCounts()
         kept = fit(whole, row["kinds"], size, counts)
         if whole.trained[:size].any():
-            assert kept[0].ids.tolist() == whole.ids[:size].tolist() and counts.output_truncated == 1
+            assert kept[0].ids.tolist() == whole.ids[:size].tolist() and counts.conversation_truncated == 1
             assert kept[0].trained.tolist() == whole.trained[:size].tolist()
         else:
             assert kept == [] and counts.no_trained_token == 1
@@ -247,8 +242,8 @@ def test_a_tokenizer_of_the_run_gets_the_format_s_special_tokens(tmp_path: Path)
     ]
     row = columns(segments)
     prompt = Prompt(row["text"], row["ends"], row["kinds"], row["trained"])
-    controls: set[str] = set()
-    texts = list(plain_texts(prompt, controls))
+    rows = Rows.of_prompts([prompt])
+    texts, controls = list(rows.whole_texts()), rows.controls()
     assert texts == ["user\nhi"] and controls == {"<|im_start|>", "{eos}"}
     written: dict[str, bytes] = {}
     writer: Any = SimpleNamespace(write_bytes=written.__setitem__)

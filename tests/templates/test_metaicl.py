@@ -14,8 +14,8 @@ from taskmill.records import SEGMENT_KINDS
 from taskmill.templates.composing.metaicl import cumulative, num_demonstrations
 from taskmill.templates.composing.schemas import Rendered, Wording, compose
 from taskmill.templates.composing.segments import END, Segment
-from taskmill.training.fitting import FitCounts, fit
-from taskmill.training.tokenizer import Encoded
+from taskmill.training.encoding.fitting import FitCounts, fit
+from taskmill.training.encoding.rows import Encoded
 
 NUM_DRAWS = 100_000
 SEPARATOR = MetaICL().separator

@@ -23,8 +23,8 @@ from taskmill.templates.composing.tk_instruct import (
     first_examples,
     task_example,
 )
-from taskmill.training.fitting import TK_INSTRUCT, FitCounts, fit, tk_instruct_examples
-from taskmill.training.tokenizer import Encoded, Prompt
+from taskmill.training.encoding.fitting import TK_INSTRUCT, FitCounts, fit, tk_instruct_examples
+from taskmill.training.encoding.rows import Encoded, Prompt
 
 GOOD = TaskExample("positive", "a cat", "yes", "Cats count.")
 OTHER = TaskExample("positive", "a stone?", "no!", "Stones do not")

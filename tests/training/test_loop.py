@@ -10,24 +10,26 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from token_arrays import TINY, VOCAB, documents, pattern_documents, settings_for, stage, write_tokens
+from token_arrays import TINY, VOCAB, pattern_documents, settings_for, stage, write_tokens
 
 from taskmill import storage
 from taskmill.artifact import Inputs, read_manifest
-from taskmill.errors import DamagedError, DataError, StaleError, StorageError, TaskmillError, UsageError
+from taskmill.errors import StaleError, StorageError, TaskmillError, UsageError
 from taskmill.recipe import Lora, Train
 from taskmill.runs import verify_stage
 from taskmill.training import loop
-from taskmill.training.loop import build, make_plan
-from taskmill.training.metrics import read_metrics
-from taskmill.training.model import load_model, training_model
-from taskmill.training.saving import save_model
-from taskmill.training.schedule import count_steps, learning_rate
+from taskmill.training.loop import build
+from taskmill.training.models.model import load_model, training_model
+from taskmill.training.models.saving import save_model
+from taskmill.training.monitoring.metrics import read_metrics, validations
 from taskmill.training.tokens import Tokens
+from taskmill.training.updating import update
+from taskmill.training.updating.update import Update, Updater
 
 QUICK = Train(
     architecture=TINY,
@@ -40,11 +42,12 @@ QUICK = Train(
     dropout=0.1,
 )
 NUM_STEPS = 25
+KILLED = dataclasses.replace(QUICK, checkpoint_steps=5, lora=Lora(rank=4, dropout=0.2))
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return write_tokens(tmp_path_factory.mktemp("run") / "tokens", pattern_documents(490))
+    return write_tokens(tmp_path_factory.mktemp("run") / "tokens", pattern_documents(505))
 
 
 def train_in(run: Path, inputs: Inputs, train: Train) -> Path:
@@ -72,7 +75,7 @@ def test_loss_falls_and_the_model_is_served(finished: Path, inputs: Inputs) -> N
     manifest = read_manifest(finished)
     assert manifest is not None
     counts = manifest.counts
-    assert counts["num_steps"] == NUM_STEPS and counts["num_documents"] == 490
+    assert counts["num_steps"] == NUM_STEPS and counts["num_documents"] == 505
     tokens = Tokens.open(inputs.directory("tokenize"))
     assert sum(line["num_tokens"] for line in lines) == counts["num_tokens"] == len(tokens.ids)
     assert sum(line["num_trained"] for line in lines) == tokens.info["num_trained"]
@@ -83,6 +86,69 @@ def test_loss_falls_and_the_model_is_served(finished: Path, inputs: Inputs) -> N
         "step-000020",
     ]
     assert load_model(finished / "final").config.vocab_size == VOCAB
+
+
+def test_place_and_speed_are_recorded(finished: Path) -> None:
+    manifest = read_manifest(finished)
+    assert manifest is not None
+    recorded = manifest.body["recorded"]["train"]
+    assert recorded["device"] == "cpu" and recorded["num_processes"] == 1 and recorded["num_threads"] == 1
+    assert recorded["attention"] in ("documents", "sdpa") and recorded["tokens_per_second"] > 0
+    assert recorded["deviations"] == [
+        "train.dropout 0.1: LlamaForCausalLM has none on its residual connections",
+        "train.dropout 0.1: LlamaForCausalLM has none on its embeddings",
+    ]
+
+
+def test_losses_of_validation_stand_where_they_were_measured(tmp_path: Path) -> None:
+    inputs = write_tokens(
+        tmp_path / "tokens", pattern_documents(200), validation=(pattern_documents(12), [0, 2] * 6)
+    )
+    train = dataclasses.replace(QUICK, validation_steps=4, checkpoint_steps=4)
+    whole = train_in(tmp_path / "whole", inputs, train)
+    lines = read_metrics(whole / "metrics.jsonl")
+    found = validations(lines)
+    last = lines[-1]["step"]
+    assert [step for step, _ in found] == [4, 8, last] and last not in (4, 8)
+    assert all(set(losses) == {"held_out", "supervised"} for _, losses in found)
+    assert found[-1][1]["supervised"] < found[0][1]["supervised"]
+    settings = settings_for(tmp_path / "cut", train)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "_rename", lambda s, t: _kill_at("step-000008", s, t))
+        with pytest.raises(Killed):
+            build(settings, inputs, stage(tmp_path / "cut", inputs, settings))
+    again = train_in(tmp_path / "cut", inputs, train)
+    assert (again / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_updates_that_fp16_leaves_out_are_counted_and_the_scale_is_resumed(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "FIRST_SCALE", 2.0**24)
+    train = dataclasses.replace(QUICK, precision="fp16", num_steps=14, checkpoint_steps=3)
+    whole = train_in(tmp_path / "whole", inputs, train)
+    skipped = [
+        line["step"] for line in read_metrics(whole / "metrics.jsonl") if line["gradient_norm"] is None
+    ]
+    manifest = read_manifest(whole)
+    assert manifest is not None and manifest.counts["num_skipped_updates"] == len(skipped)
+    assert 4 in skipped and len(skipped) < 14
+    settings = settings_for(tmp_path / "cut", train)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_rename", lambda s, t: _kill_at("step-000006", s, t))
+        with pytest.raises(Killed):
+            build(settings, inputs, stage(tmp_path / "cut", inputs, settings))
+    assert root(train_in(tmp_path / "cut", inputs, train)) == root(whole)
+
+
+def test_trackers_lie_beside_the_stage_and_change_nothing(
+    finished: Path, inputs: Inputs, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, QUICK)
+    settings.track = ("tensorboard",)
+    folder = build(settings, inputs, stage(tmp_path, inputs, settings)).directory
+    assert root(folder) == root(finished)
+    assert list((tmp_path / "tracking/tensorboard").rglob("events.*"))
 
 
 def test_equal_trainings_have_equal_roots(finished: Path, inputs: Inputs, tmp_path: Path) -> None:
@@ -100,48 +166,64 @@ def test_micro_batches_do_not_change_the_result(finished: Path, inputs: Inputs, 
 # ------------------------------------------------------------------------------------ interruptions
 
 CHILD = """
-import os, signal, sys
+import dataclasses, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from token_arrays import *
-from test_loop import QUICK
-from taskmill.training import update
+from test_loop import KILLED
+from taskmill.training.updating.update import Updater
 
-real, number, done = update.update, int(sys.argv[4]), 0
+real, number, done = Updater.update, int(sys.argv[4]), 0
 def stops(*arguments):
     global done
     done += 1
     if done == int(sys.argv[5]):
         os.kill(os.getpid(), number)
     return real(*arguments)
-update.update = stops
+Updater.update = stops
 run = Path(sys.argv[3])
-settings = settings_for(run, QUICK)
+settings = settings_for(run, dataclasses.replace(KILLED, method=sys.argv[6]))
 inputs = Inputs({"tokenize": Path(sys.argv[2])})
 loop.build(settings, inputs, stage(run, inputs, settings))
 """
 
 
-def run_child(run: Path, inputs: Inputs, number: signal.Signals, at: int) -> int:
+def run_child(run: Path, inputs: Inputs, number: signal.Signals, at: int, method: str) -> int:
     """Train in another process that gets a signal at the start of an update, counted in that process."""
-    arguments = [Path(__file__).parent, inputs.directory("tokenize"), run, int(number), at]
+    arguments = [Path(__file__).parent, inputs.directory("tokenize"), run, int(number), at, method]
     command = [sys.executable, "-c", CHILD, *map(str, arguments)]
     return subprocess.run(command, check=False, stderr=subprocess.DEVNULL, timeout=100).returncode
 
 
-def test_killed_and_run_again_gives_the_same_bytes(finished: Path, inputs: Inputs, tmp_path: Path) -> None:
-    assert run_child(tmp_path, inputs, signal.SIGKILL, 14) == -signal.SIGKILL
-    model = tmp_path / "model"
-    assert not (model / "manifest.json").exists() and (model / "step-000010").is_dir()
-    assert len(read_metrics(model / "metrics.jsonl")) == 13
-    train_in(tmp_path, inputs, QUICK)
-    assert (model / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
-    assert root(model) == root(finished)
+@pytest.fixture(scope="module")
+def two_passes(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """Tokens of a mixture that draws every document twice, each pass in an order of its own."""
+    arrays = pattern_documents(245)
+    second = (np.arange(245) * 101 + 7) % 245
+    arrays.order = np.concatenate([np.arange(245), second])
+    arrays.positions = np.arange(490)
+    return write_tokens(tmp_path_factory.mktemp("passes") / "tokens", arrays)
+
+
+@pytest.mark.parametrize(("method", "kills"), [("full", (7, 19)), ("lora", (19,))])
+def test_killed_in_either_pass_and_run_again_gives_the_same_bytes(
+    method: Literal["full", "lora"], kills: tuple[int, ...], two_passes: Inputs, tmp_path: Path
+) -> None:
+    train = dataclasses.replace(KILLED, method=method)
+    whole, model, done = train_in(tmp_path / "whole", two_passes, train), tmp_path / "cut/model", 0
+    for at in kills:  # updates 1 to 13 are of the first pass
+        assert run_child(tmp_path / "cut", two_passes, signal.SIGKILL, at - done, method) == -signal.SIGKILL
+        done = at // 5 * 5 if at % 5 else at - 5
+        assert not (model / "manifest.json").exists() and (model / f"step-{done:06d}").is_dir()
+        assert len(read_metrics(model / "metrics.jsonl")) == at - 1
+    train_in(tmp_path / "cut", two_passes, train)
+    assert (model / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert root(model) == root(whole)
 
 
 def test_stopped_at_any_update_and_run_again(finished: Path, inputs: Inputs, tmp_path: Path) -> None:
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    settings, real = settings_for(tmp_path, QUICK), loop.Plan.batches
+    settings, real, step = settings_for(tmp_path, QUICK), Updater.update, 0
     for at, number in (
         (1, signal.SIGINT),
         (10, signal.SIGINT),
@@ -150,12 +232,14 @@ def test_stopped_at_any_update_and_run_again(finished: Path, inputs: Inputs, tmp
     ):
         with pytest.MonkeyPatch.context() as patch:
 
-            def stops(self: loop.Plan, step: int, at: int = at, number: int = number) -> list[loop.Batch]:
-                if step + 1 == at:
+            def stops(self: Updater, *arguments: Any, at: int = at, number: int = number) -> Update:
+                nonlocal step
+                step += 1
+                if step == at:
                     os.kill(os.getpid(), number)
-                return real(self, step)
+                return real(self, *arguments)
 
-            patch.setattr(loop.Plan, "batches", stops)
+            patch.setattr(Updater, "update", stops)
             with pytest.raises((KeyboardInterrupt, SystemExit)) as stopped:
                 build(settings, inputs, stage(tmp_path, inputs, settings))
         wanted = KeyboardInterrupt if number == signal.SIGINT else SystemExit
@@ -204,7 +288,7 @@ def test_lora_is_resumed_and_saved_as_an_adapter(inputs: Inputs, tmp_path: Path)
     whole = train_in(tmp_path / "whole", inputs, train)
     settings = settings_for(tmp_path / "cut", train)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "_rename", lambda s, t: _until_step_5(s, t))
+        patch.setattr(storage, "_rename", lambda s, t: _kill_at("step-000010", s, t))
         with pytest.raises(Killed):
             build(settings, inputs, stage(tmp_path / "cut", inputs, settings))
     assert (tmp_path / "cut" / "model" / "step-000005").is_dir()
@@ -222,8 +306,8 @@ def test_lora_is_resumed_and_saved_as_an_adapter(inputs: Inputs, tmp_path: Path)
     assert float(saved[name].abs().max()) > 0
 
 
-def _until_step_5(source: Path, target: Path) -> None:
-    if target.name == "step-000010":
+def _kill_at(name: str, source: Path, target: Path) -> None:
+    if target.name == name:
         raise Killed
     os.replace(source, target)
 
@@ -251,18 +335,12 @@ def test_a_checkpoint_of_other_settings_is_not_used(inputs: Inputs, tmp_path: Pa
     other = dataclasses.replace(QUICK, learning_rate=1e-3, num_steps=12)
     settings = settings_for(tmp_path, other)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "_rename", lambda s, t: _before_final(s, t))
+        patch.setattr(storage, "_rename", lambda s, t: _kill_at("final", s, t))
         with pytest.raises(Killed):
             build(settings, inputs, stage(tmp_path, inputs, settings))
     assert (tmp_path / "model" / "step-000010").is_dir()
     train = dataclasses.replace(QUICK, num_steps=12)
     assert root(train_in(tmp_path, inputs, train)) == root(train_in(tmp_path / "fresh", inputs, train))
-
-
-def _before_final(source: Path, target: Path) -> None:
-    if target.name == "final":
-        raise Killed
-    os.replace(source, target)
 
 
 def test_a_finished_stage_with_other_settings_is_refused(finished: Path, inputs: Inputs) -> None:
@@ -271,74 +349,7 @@ def test_a_finished_stage_with_other_settings_is_refused(finished: Path, inputs:
         stage(finished.parent, inputs, settings)
 
 
-# --------------------------------------------------------------------------------- steps, schedules
-
-
-def test_steps_are_what_the_packs_fill(caplog: pytest.LogCaptureFixture) -> None:
-    train = Train(batch_size=4, warmup_steps=0)
-    assert [count_steps(train, n) for n in (1, 4, 5, 8)] == [1, 1, 2, 2]
-    assert count_steps(dataclasses.replace(train, num_steps=2), 100) == 2
-    assert not caplog.records
-    assert count_steps(dataclasses.replace(train, num_steps=9), 8) == 2
-    assert "num_steps is 9 and the mixture fills 2 updates" in caplog.text
-
-
-def test_a_warmup_that_never_ends_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    count_steps(Train(batch_size=1, warmup_steps=10), 8)
-    assert "warm-up of 10 updates does not end within 8" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
-        ("cosine", [0.5, 1.0, 1.0, 0.55 + 0.45 * 0.5**0.5, 0.55, 0.55 - 0.45 * 0.5**0.5]),
-        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
-    ],
-)
-def test_schedules(schedule: str, expected: list[float]) -> None:
-    train = Train(schedule=schedule, learning_rate=1.0, warmup_steps=2)  # type: ignore[arg-type]
-    assert [learning_rate(train, step, 6) for step in range(6)] == pytest.approx(expected)
-
-
-def test_schedules_end_where_they_should() -> None:
-    ends = {"linear": 0.0, "cosine": 0.1, "constant": 1.0}
-    for schedule, end in ends.items():
-        train = Train(schedule=schedule, learning_rate=1.0, warmup_steps=60)  # type: ignore[arg-type]
-        assert learning_rate(train, 0, 4000) == pytest.approx(1 / 60)
-        assert learning_rate(train, 59, 4000) == 1.0
-        assert learning_rate(train, 4000, 4000) == pytest.approx(end, abs=1e-9)
-
-
 # -------------------------------------------------------------------------------------- wrong input
-
-
-def plan_for(folder: Path, arrays: object, train: Train = QUICK, max_length: int = 64) -> loop.Plan:
-    inputs = write_tokens(folder, arrays, max_length)  # type: ignore[arg-type]
-    return make_plan(train, Tokens.open(inputs.directory("tokenize")), 0)
-
-
-def test_documents_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
-    plan = plan_for(tmp_path, documents([5, 2, 0, 7, 1, 6], [1, 1, 1, 0, 1, 1]))
-    assert sorted(plan.packs.documents.tolist()) == [0, 5]
-    assert plan.counts()["num_documents_without_target"] == 3
-
-
-def test_nothing_to_learn_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(TaskmillError, match="inspect RUN tokenize"):
-        plan_for(tmp_path, documents([2, 1, 0]))
-
-
-def test_a_document_over_the_context_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="record 1"):
-        plan_for(tmp_path, documents([5, 20]), max_length=10)
-
-
-def test_ids_that_the_tokenizer_has_not_are_refused(tmp_path: Path) -> None:
-    arrays = documents([5, 6])
-    arrays.ids[3] = VOCAB
-    with pytest.raises(DamagedError, match=f"{VOCAB} ids"):
-        plan_for(tmp_path, arrays)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(inputs: Inputs, tmp_path: Path) -> None:
@@ -394,7 +405,7 @@ for name in ("pydantic", "polars", "datasets", "datasketch", "orjson", "rouge_sc
 
 def test_training_runs_with_only_the_packages_of_a_gpu_image(inputs: Inputs, tmp_path: Path) -> None:
     code = BLOCKED + CHILD
-    arguments = [Path(__file__).parent, inputs.directory("tokenize"), tmp_path, 0, 0]
+    arguments = [Path(__file__).parent, inputs.directory("tokenize"), tmp_path, 0, 0, "full"]
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=False, timeout=100)
     assert done.returncode == 0
     assert (tmp_path / "model" / "manifest.json").is_file()

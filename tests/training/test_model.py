@@ -1,4 +1,4 @@
-"""Models: packed logits equal separate ones, folders open again, wrong settings are explained."""
+"""Models: weights from a seed, a shape or a checkpoint; dropout; folders open again; wrong settings are explained."""
 
 from __future__ import annotations
 
@@ -7,81 +7,28 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
-from token_arrays import TINY, VOCAB, documents, tiny_model
+from token_arrays import TINY, VOCAB, tiny_model
 
 from taskmill import storage
 from taskmill.errors import DamagedError, DataError, StorageError, UsageError
 from taskmill.recipe import Architecture, Lora, Train
-from taskmill.training.attention import isolation_check, packed_logits
-from taskmill.training.batches import collate
-from taskmill.training.model import add_lora, initial_model, load_model, located
-from taskmill.training.packing import Packs
-from taskmill.training.saving import save_model
+from taskmill.training.models.adapters import add_lora
+from taskmill.training.models.dropout import PLACES, dropout_deviations, set_dropout
+from taskmill.training.models.model import count_parameters, initial_model, load_model, training_model
+from taskmill.training.models.saving import save_model
 
-CASES = [(a, m) for a in ("sdpa", "eager") for m in ("full", "lora")]
-
-
-def largest_difference(model: Any, attention: str) -> float:
-    """Packed logits against those of each document alone, over the tokens that carry loss."""
-    arrays = documents([11, 17, 6, 23], trained_from=0)
-    packs = Packs(np.array([0, 1, 2, 3]), np.array([0, 3, 4]))
-    with torch.no_grad():
-        got_NV, targets_N, _ = packed_logits(model, collate(arrays, packs, 0, 2, 0), attention)
-        alone = []
-        for start, end in zip(arrays.offsets[:-1], arrays.offsets[1:]):
-            ids_T = torch.from_numpy(arrays.ids[start:end].astype(np.int64))
-            alone.append(model(input_ids=ids_T[None], use_cache=False).logits[0, :-1])
-            position = sum(len(a) for a in alone)
-            assert torch.equal(targets_N[position - len(alone[-1]) : position], ids_T[1:])
-    return float((got_NV - torch.cat(alone)).abs().max())
-
-
-@pytest.mark.parametrize(("attention", "method"), CASES)
-def test_packed_logits_equal_separate_ones(attention: str, method: str) -> None:
-    model = tiny_model(attention, method).eval()
-    assert largest_difference(model, attention) <= 1e-5
-    assert isolation_check(model, attention, VOCAB) <= 1e-5
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize(("attention", "method"), CASES)
-def test_documents_are_isolated_on_a_gpu(attention: str, method: str) -> None:
-    assert isolation_check(tiny_model(attention, method).cuda(), attention, VOCAB) <= 1e-4
-
+INFO = {"vocab_size": VOCAB, "max_length": 64, "pad_id": 0, "bos_id": 1, "eos_id": 2}
 
 SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-CONFIGS = [
-    transformers.OPTConfig(**SHAPE, ffn_dim=64, word_embed_proj_dim=32),
-    transformers.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=2),
-    transformers.Qwen2Config(**SHAPE, num_key_value_heads=1, intermediate_size=64),
-    transformers.CohereConfig(**SHAPE, intermediate_size=64),
-]
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: str(c.model_type))
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_other_architectures_are_isolated_too(config: Any, attention: str) -> None:
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
-    assert largest_difference(model, attention) <= 1e-5
-
-
-def test_training_is_refused_where_documents_see_each_other() -> None:
-    # `eager` adds a boolean mask as 0 and 1: the documents are not isolated, and nothing else says so.
-    model = tiny_model("eager")
-    with pytest.raises(UsageError, match=r"'sdpa'.*sees across.*train\.attention=eager"):
-        isolation_check(model, "sdpa", VOCAB)
-    assert model.training == tiny_model().training
-
-
-def test_an_unknown_attention_is_refused() -> None:
-    with pytest.raises(UsageError, match="'flash'"):
-        isolation_check(tiny_model(), "flash", VOCAB)
+OPT = transformers.OPTConfig(**SHAPE, ffn_dim=64, word_embed_proj_dim=32)
+GPT2 = transformers.GPT2Config(
+    vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=2
+)
+NEOX = transformers.GPTNeoXConfig(**SHAPE, intermediate_size=64)
+LLAMA = transformers.LlamaConfig(**SHAPE, intermediate_size=64, max_position_embeddings=64)
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
@@ -119,7 +66,7 @@ def test_a_saved_folder_opens_again(tmp_path: Path, method: str) -> None:
 
 def test_shared_weights_are_saved_once_and_tied_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[1]).eval()
+    model = transformers.AutoModelForCausalLM.from_config(GPT2).eval()
     save_model(model, None, tmp_path / "final")
     loaded = load_model(tmp_path / "final")
     ids = torch.arange(9)[None]
@@ -128,38 +75,116 @@ def test_shared_weights_are_saved_once_and_tied_again(tmp_path: Path) -> None:
     assert loaded.lm_head.weight.data_ptr() == loaded.transformer.wte.weight.data_ptr()
 
 
-def test_a_named_model_is_loaded_in_fp32_with_the_recipes_dropout(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "dtype"),
+    [({}, torch.float32), ({"precision": "bf16"}, torch.float32), ({"method": "lora"}, torch.float32),
+     ({"method": "lora", "precision": "bf16"}, torch.bfloat16), ({"method": "lora", "precision": "fp16"}, torch.float16)],
+    ids=lambda value: str(value).translate(str.maketrans("", "", "{}' ")),
+)  # fmt: skip
+def test_a_checkpoint_is_held_in_the_type_that_training_needs(
+    tmp_path: Path, settings: dict[str, Any], dtype: Any
+) -> None:
     save_model(tiny_model().bfloat16(), None, tmp_path / "base")
-    train = located(Train(model="base", dropout=0.25, attention="eager"), lambda name: tmp_path / name)
-    model = initial_model(train, VOCAB, 64, pad_id=0, bos_id=1, eos_id=2, seed=0)
-    assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert model.config.attention_dropout == 0.25
-    assert model.config._attn_implementation == "eager"
-    assert located(Train(model="org/name"), lambda name: tmp_path / name).model == "org/name"
+    train = Train(model=str(tmp_path / "base"), dropout=0.25, attention="eager", **settings)
+    model = training_model(train, INFO, 0, "base")
+    frozen = {p.dtype for n, p in model.named_parameters() if "lora_" not in n}
+    assert frozen == {dtype} and model.config.attention_dropout == 0.25
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert model.config._attn_implementation == "sdpa"  # `attention.install` switches it
+    again = named(str(tmp_path / "base"), **settings)
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
 
 
-def test_embeddings_grow_with_the_tokenizer_and_equally_each_time(tmp_path: Path) -> None:
+def test_weights_that_lora_rounds_are_the_same_in_evaluation(tmp_path: Path) -> None:
     save_model(tiny_model(), None, tmp_path / "base")
-    train = Train(model=str(tmp_path / "base"))
-    one, two = (initial_model(train, VOCAB + 5, 64, pad_id=0, bos_id=1, eos_id=2, seed=0) for _ in range(2))
-    assert one.get_input_embeddings().num_embeddings == VOCAB + 5
-    assert torch.equal(one.lm_head.weight, two.lm_head.weight)
+    train = Train(model=str(tmp_path / "base"), method="lora", precision="bf16")
+    trained = training_model(train, INFO, 0, "base").get_output_embeddings().weight
+    again = named(str(tmp_path / "base"), method="lora", precision="bf16").get_output_embeddings().weight
+    assert again.dtype == torch.float32 and torch.equal(trained.float(), again)
 
 
-def test_a_missing_model_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"train\.model.*no-such-folder.*config\.json.*hf download"):
-        named(str(tmp_path / "no-such-folder"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"train\.model"):
-        named(str(tmp_path / "empty"))
+def test_weights_are_made_from_a_configuration_and_the_seed(tmp_path: Path) -> None:
+    GPT2.save_pretrained(tmp_path / "shape")
+    train = Train(model=str(tmp_path / "shape"), weights="random", dropout=0.5)
+    one, same, other = (training_model(train, INFO, seed, None).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["transformer.wte.weight"], other["transformer.wte.weight"])
 
 
-def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
-    save_model(tiny_model(), None, tmp_path / "base")
-    (tmp_path / "base" / "model.safetensors").unlink()
-    torch.save({}, tmp_path / "base" / "pytorch_model.bin")
-    with pytest.raises(DataError, match="safetensors"):
-        named(str(tmp_path / "base"))
+def test_no_token_but_padding_is_left_untrained(tmp_path: Path) -> None:
+    """OPT's embeddings leave the row of its padding id out of training: it must be the tokenizer's."""
+    OPT.save_pretrained(tmp_path / "shape")
+    assert OPT.pad_token_id == 1
+    for pad_id, expected in ((0, 0), (2, None)):
+        train = Train(model=str(tmp_path / "shape"), weights="random")
+        model = training_model(train, {**INFO, "pad_id": pad_id}, 0, None)
+        assert model.get_input_embeddings().padding_idx == expected
+        assert (model.config.bos_token_id, model.config.eos_token_id) == (1, 2)
+
+
+def test_parameters_are_counted_without_weights(tmp_path: Path) -> None:
+    """Vicuna-13B: 40 layers of width 5120; LoRA of rank 8 on q and v, 2 x 40 x 2 x 5120 x 8 = 6.55 M."""
+    shape = {
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 32000, **shape}))
+    train = Train(model=str(tmp_path / "config.json"), method="lora", precision="bf16", quantization="4bit")
+    assert count_parameters(train) == (13_015_864_320 + 6_553_600, 6_553_600)
+    more = count_parameters(train, vocab_size=32_001)
+    # a new token: a row in the embeddings and one in the output layer, each with the copy that is trained
+    assert more == (13_022_417_920 + 4 * 5120, 6_553_600 + 2 * 5120)
+    assert count_parameters(Train(architecture=TINY), VOCAB)[0] == sum(
+        p.numel() for p in tiny_model().parameters()
+    )
+
+
+DROPOUT = [
+    (LLAMA, {"attention_dropout"}, {"residual connections", "embeddings"}),
+    (OPT, {"attention_dropout", "dropout"}, {"embeddings"}),
+    (GPT2, {"attn_pdrop", "resid_pdrop", "embd_pdrop"}, set()),
+    (NEOX, {"attention_dropout", "hidden_dropout"}, set()),
+]
+
+
+@pytest.mark.parametrize(("config", "keys", "lacking"), DROPOUT, ids=[c.model_type for c, _, _ in DROPOUT])
+def test_dropout_is_set_wherever_a_model_has_it_and_missed_where_not(
+    tmp_path: Path, config: Any, keys: set[str], lacking: set[str]
+) -> None:
+    config.save_pretrained(tmp_path / "shape")
+    train = Train(model=str(tmp_path / "shape"), weights="random", dropout=0.125)
+    model = training_model(train, INFO, 0, None)
+    assert {key: getattr(model.config, key) for key in keys} == dict.fromkeys(keys, 0.125)
+    expected = [
+        f"train.dropout 0.125: {type(model).__name__} has none on its {p}" for p in PLACES if p in lacking
+    ]
+    assert dropout_deviations(model, 0.125) == expected
+    assert (
+        dropout_deviations(add_lora(model, Lora(targets=(LINEAR[config.model_type],)), 0), 0.125) == expected
+    )
+    assert dropout_deviations(model, 0.0) == []
+
+
+LINEAR = {"llama": "q_proj", "opt": "q_proj", "gpt2": "c_attn", "gpt_neox": "query_key_value"}
+
+
+@pytest.mark.parametrize(("config", "keys", "lacking"), DROPOUT, ids=[c.model_type for c, _, _ in DROPOUT])
+def test_the_table_of_places_is_what_the_models_do(config: Any, keys: set[str], lacking: set[str]) -> None:
+    """With dropout 1 on the embeddings nothing of them is left: the first layer sees zeros."""
+    copy = type(config).from_dict(config.to_dict())
+    set_dropout(copy, 0.999)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(copy, attn_implementation="eager").train()
+    seen: list[Any] = []
+    first = next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))[0]
+    first.register_forward_pre_hook(
+        lambda _, given, named: seen.append((*given, *named.values())[0]), with_kwargs=True
+    )
+    model(input_ids=torch.arange(40)[None], use_cache=False)
+    share_of_zeros = float((seen[0] == 0).float().mean())
+    assert (share_of_zeros > 0.9) == ("embeddings" not in lacking)
 
 
 def test_a_context_that_is_too_short_is_explained(tmp_path: Path) -> None:
@@ -173,19 +198,6 @@ def test_an_architecture_that_does_not_fit_is_explained() -> None:
     train = Train(architecture=Architecture(hidden_size=30, num_heads=4))
     with pytest.raises(UsageError, match=r"hidden_size is 30.*\(8\)"):
         initial_model(train, VOCAB, 64, pad_id=0, bos_id=1, eos_id=2, seed=0)
-
-
-def test_lora_targets_that_no_layer_has_are_explained() -> None:
-    with pytest.raises(UsageError, match=r"query_key_value.*down_proj.*q_proj"):
-        add_lora(tiny_model(), Lora(targets=("query_key_value",)), 0)
-
-
-def test_lora_trains_the_adapters_only(caplog: pytest.LogCaptureFixture) -> None:
-    model = add_lora(tiny_model(), Lora(rank=4), 0)
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trained and all("lora_" in name for name in trained)
-    # per layer: q_proj and v_proj, each 4 x 32 down and 32 x 4 up
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == TINY.num_layers * 2 * 2 * 4 * 32
 
 
 def test_a_damaged_folder_is_explained(tmp_path: Path) -> None:
@@ -217,3 +229,14 @@ def test_config_names_the_class_that_reads_it(tmp_path: Path, caplog: pytest.Log
     save_model(tiny_model(), None, tmp_path / "final")
     config = json.loads((tmp_path / "final" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"] and config["vocab_size"] == VOCAB
+
+
+def test_training_never_writes_into_the_base(tmp_path: Path) -> None:
+    """Weights that are used in the type of the file may be mapped from it."""
+    save_model(tiny_model(), None, tmp_path / "base")
+    before = (tmp_path / "base" / "model.safetensors").read_bytes()
+    model = training_model(Train(model=str(tmp_path / "base")), INFO, 0, None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    assert (tmp_path / "base" / "model.safetensors").read_bytes() == before

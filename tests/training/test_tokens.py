@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from tokens_run import Segments, build, finish, labelled, prompt, row, task_row
 
 pytest.importorskip("tokenizers")
 
 from taskmill.artifact import Identity, Inputs, Manifest, ShardWriter, open_stage
 from taskmill.errors import DamagedError, TaskmillError, UsageError
 from taskmill.recipe import Auxiliary, Mix, Recipe, Resolved, Source, Tokenize
-from taskmill.records import SCHEMAS, SEGMENT_KINDS
+from taskmill.records import SEGMENT_KINDS
 from taskmill.runs import verify_stage
 from taskmill.settings import Settings
 from taskmill.storage import read_json
 from taskmill.training import mixture, tokens
-from taskmill.training.tokenizer import (
-    Encoded,
-    Prompt,
-    TextTokenizer,
-    encode,
-    open_tokenizer,
-    plain_texts,
-    train_tokenizer,
-)
-from taskmill.training.tokens import FitCounts, Tokens, fit
+from taskmill.training.encoding.encoder import encode
+from taskmill.training.encoding.fitting import FitCounts, fit
+from taskmill.training.encoding.rows import Encoded, Rows
+from taskmill.training.encoding.tokenizer import TextTokenizer, open_tokenizer, train_tokenizer
+from taskmill.training.tokens import Tokens
 
 CORPUS = [
     "the cat sat on the mat and the dog sat on the log",
     "Größe naïve café ✓ 東京 is far",
     "</s> {eos} <s>",
 ] * 20
-Segments = Sequence[tuple[str, str, bool]]
 GOLDEN = {"mix": "3246d08b86b42298", "tokenize": "bae435109a015d8b"}
 GOLDEN_TOKENIZERS = "0.23.3"
-
-
-def prompt(segments: Segments) -> Prompt:
-    ends = np.cumsum([len(text.encode()) for text, _, _ in segments]).tolist()
-    kinds = [SEGMENT_KINDS.index(kind) for _, kind, _ in segments]
-    return Prompt("".join(text for text, _, _ in segments), ends, kinds, [t for _, _, t in segments])
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +130,8 @@ def test_empty_segments_and_batches(tokenizer: TextTokenizer) -> None:
     )
     assert first.trained.all() and set(first.segment.tolist()) == {1} and len(second.ids) == 0
     mixed = prompt([("a", "input", False), ("{eos}", "control", True), ("b", "input", False)])
-    assert list(plain_texts(mixed)) == ["a", "b"]
+    rows = Rows.of_prompts([mixed])
+    assert list(rows.whole_texts()) == ["a", "b"] and rows.controls() == {"{eos}"}
 
 
 # --------------------------------------------------------------------------------------------- fitting
@@ -210,59 +197,6 @@ def test_prompt_without_a_target_gives_nothing(tokens: Encoded) -> None:
 # ----------------------------------------------------------------------------------------------- stage
 
 
-def row(task: str, number: int, segments: Segments, split: str = "train") -> dict[str, Any]:
-    built = prompt(segments)
-    return {
-        "prompt": hashlib.sha256(f"{task}{number}".encode()).digest()[:8],
-        "example": f"{task}#{number}",
-        "task": task,
-        "split": split,
-        "text": built.text,
-        "ends": built.ends,
-        "kinds": built.kinds,
-        "trained": built.trained,
-        "references": ["x"],
-        "demonstrations": [],
-        "loss_weight": 0.5 if task == "b/one" else 1.0,
-        "format": "segments",
-        "joint": True,
-    }
-
-
-def labelled(number: int) -> Segments:
-    return [
-        (f"Größe {number}: the cat sat", "input", False),
-        (f" {number} ✓", "output", True),
-        ("{eos}", "control", True),
-    ]
-
-
-def task_row(name: str) -> dict[str, Any]:
-    filled = {f.name: "" for f in SCHEMAS["tasks/tasks"] if str(f.type) == "string" and not f.nullable}
-    lists = {f.name: [] for f in SCHEMAS["tasks/tasks"] if str(f.type).startswith("list")}
-    numbers = {
-        "multiple_choice": False,
-        "num_read": 1,
-        "num_kept": 1,
-        "num_groups": 1,
-        "largest_group": 1,
-        "num_rendered_templates": 0,
-        "first_row": 0,
-    }
-    kind = "pretraining" if name.startswith("doc") else "benchmark"
-    return {**filled, **lists, **numbers, "task": name, "benchmark": name.partition("/")[0], "kind": kind}
-
-
-def finish(run: Path, stage: str, folder: str, tables: dict[str, list[dict[str, Any]]]) -> Manifest:
-    out = open_stage(run / folder, Identity(stage, 1, {}, 0, None, (), {}))
-    assert not isinstance(out, Manifest)
-    with out.shard("all", ["all"]) as shard:
-        for path, rows in tables.items():
-            shard.write_table(f"{path}.parquet", SCHEMAS[f"{folder}/{path.partition('/')[0]}"], rows)
-    out.add(shard.record)
-    return out.finish()
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run with curated tasks and two files of rendered prompts, some of which carry no loss."""
@@ -277,22 +211,6 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def settings_for(run: Path, module: Any, **changes: Any) -> Settings:
-    recipe = Recipe(
-        "tiny", (Source("flan", "x"),), tokenize=Tokenize(vocab_size=300, max_length=24), **changes
-    )
-    return Settings(Resolved(recipe, {}, run, ""), module.SECTIONS)
-
-
-def build(run: Path, module: Any, stage: str, folder: str, **changes: Any) -> Manifest:
-    settings = settings_for(run, module, **changes)
-    stages = {"curate": "tasks", "render": "prompts", "mix": "mixture"}
-    inputs = Inputs({name: run / path for name, path in stages.items()})
-    found = Identity(stage, module.REVISION, settings.values(), 0, None, inputs.identity(module.READS), {})
-    opened = open_stage(run / folder, found)
-    return opened if isinstance(opened, Manifest) else module.build(settings, inputs, opened)
-
-
 def test_mix_and_tokenize_over_real_artefacts(run: Path) -> None:
     mixed = build(run, mixture, "mix", "mixture", mix=Mix(num_prompts=40, block=10))
     assert mixed.counts == {"num_prompts": 40, "num_tasks": 3, "num_tasks_capped": 0}
@@ -305,19 +223,28 @@ def test_mix_and_tokenize_over_real_artefacts(run: Path) -> None:
         manifest.counts["num_documents"] == len(arrays.rows) == len(arrays.lengths) == len(arrays.loss_weight)
     )
     assert arrays.offsets[-1] == len(arrays.ids) == len(arrays.trained) == manifest.counts["num_tokens"]
-    assert arrays.trained.sum() == manifest.counts["num_trained"] and arrays.lengths.max() <= 24
-    kept = arrays.rows[np.r_[True, (np.diff(arrays.rows) != 0)]]
-    deduplicated = wanted[np.r_[True, np.diff(wanted) != 0]]
-    assert kept.tolist() == deduplicated.tolist(), "documents follow the order of the mixture"
+    is_target = arrays.trained.astype(bool)
+    is_target[arrays.offsets[:-1]] = False
+    assert is_target.sum() == manifest.counts["num_trained"] and arrays.lengths.max() <= 24
+    assert np.all(np.diff(arrays.rows) >= 0), "documents stand in row order"
+    drawn = arrays.rows[arrays.order]
+    kept = drawn[np.r_[True, np.diff(arrays.positions) != 0]]
+    assert kept.tolist() == wanted[wanted != 7].tolist(), "places follow the order of the mixture"
+    assert (
+        arrays.positions.tolist() == sorted(arrays.positions)
+        and len(arrays.order) == arrays.info["num_places"]
+    )
+    assert set(arrays.positions.tolist()) == set(np.flatnonzero(wanted != 7).tolist())
     assert manifest.dropped == {"no_trained_token": 1} and 7 in wanted and 8 not in wanted
-    assert arrays.lengths[arrays.rows == 7].tolist() == [0] * int((wanted == 7).sum())
+    assert arrays.info["num_empty_positions"] == (wanted == 7).sum() > 0 and 7 not in arrays.rows
     assert set(arrays.loss_weight[(arrays.rows >= 9) & (arrays.rows < 14)]) == {0.5}
     for index in np.flatnonzero(arrays.rows == 3):
         part = slice(arrays.offsets[index], arrays.offsets[index + 1])
         target = arrays.ids[part][arrays.trained[part] == 1].tolist()
         assert target[-1] == tokenizer.eos_id and tokenizer.backend.decode(target[:-1]) == " 3 ✓"
     pieces = np.flatnonzero(arrays.rows == 14)
-    assert len(pieces) > (wanted == 14).sum() > 0
+    assert np.diff(pieces).tolist() == [1] * (len(pieces) - 1) and len(pieces) > 3
+    assert (drawn == 14).sum() == len(pieces) * (wanted == 14).sum() > 0
     assert "{eos}" not in tokenizer.backend.get_vocab() and arrays.info["document_cut"] == 1
 
 
@@ -356,9 +283,13 @@ def test_realised_shares_are_written(run: Path) -> None:
     build(run, tokens, "tokenize", "tokens/x")
     lines = (run / "tokens" / "x" / "shares.csv").read_text().splitlines()
     assert [line.split(",")[:2] for line in lines[1:]] == [["a", "20"], ["b", "10"], ["doc", "10"]]
-    lengths, rows = Tokens.open(run / "tokens" / "x").lengths, Tokens.open(run / "tokens" / "x").rows
-    assert int(lines[1].split(",")[2]) == lengths[rows < 9].sum()
-    assert float(lines[3].split(",")[5]) == pytest.approx(lengths[rows == 14].sum() / lengths.sum(), abs=1e-6)
+    arrays = Tokens.open(run / "tokens" / "x")
+    lengths, rows = arrays.lengths[arrays.order], arrays.rows[arrays.order]
+    assert int(lines[1].split(",")[4]) == lengths[rows < 9].sum()
+    assert float(lines[1].split(",")[3]) == pytest.approx(lengths[rows < 9].sum() / 24, abs=0.01)
+    assert float(lines[3].split(",")[7]) == pytest.approx(lengths[rows == 14].sum() / lengths.sum(), abs=1e-6)
+    assert sum(int(line.split(",")[2]) for line in lines[1:]) == arrays.info["num_empty_positions"]
+    assert lengths.sum() == arrays.info["num_drawn_tokens"]
 
 
 def test_named_tokenizer_is_copied(run: Path, folder: Path) -> None:
@@ -397,9 +328,11 @@ def test_the_shares_of_a_mixture_are_in_the_units_they_name(run: Path) -> None:
     mix = Mix(num_prompts=40, block=10, auxiliary={"pretraining": Auxiliary(0.05, "tokens")})
     build(run, mixture, "mix", "mixture", mix=mix)
     shares = {row["benchmark"]: row for row in read_json(run / "mixture" / "mixture.json")["shares"]}
-    assert shares["pretraining"] == {"benchmark": "pretraining", "share": 0.05, "unit": "tokens"}
+    named = {"benchmark": "pretraining", "share": 0.05, "unit": "tokens"}
+    assert named.items() <= shares["pretraining"].items()
     rows = csv.DictReader((run / "mixture" / "shares.csv").read_text().splitlines())
     wanted = {row["benchmark"]: row["wanted"] for row in rows}
     assert 0 < float(wanted["pretraining"]) != 0.05
     for name in ("a", "b"):
-        assert shares[name] == {"benchmark": name, "share": float(wanted[name]), "unit": "prompts"}
+        named = {"benchmark": name, "share": float(wanted[name]), "unit": "prompts"}
+        assert named.items() <= shares[name].items()

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from taskmill.artifact import Identity, Inputs, StageWriter, open_stage
+from taskmill.artifact import Identity, Inputs, ShardWriter, StageWriter, open_stage
 from taskmill.recipe import Architecture, Lora, Recipe, Resolved, Train
 from taskmill.settings import Settings
 from taskmill.training import loop
-from taskmill.training.attention import install
-from taskmill.training.model import add_lora, initial_model
+from taskmill.training.models.model import add_lora, initial_model
+from taskmill.training.updating.attention import install
 
 torch.set_num_threads(1)  # the tensors are tiny, and other test runs share the cores
 
@@ -30,17 +30,33 @@ class Arrays:
     trained: Any
     offsets: Any
     loss_weight: Any
+    order: Any = None
+    positions: Any = None
+
+    def __post_init__(self) -> None:
+        """Every document stands once in the order, unless something else is said."""
+        self.order = np.arange(len(self.loss_weight)) if self.order is None else self.order
+        self.positions = np.arange(len(self.order)) if self.positions is None else self.positions
+
+    @property
+    def lengths(self) -> Any:
+        return np.diff(self.offsets)
 
 
 def documents(
-    lengths: Sequence[int], weights: Sequence[float] | None = None, trained_from: int = 2
+    lengths: Sequence[int],
+    weights: Sequence[float] | None = None,
+    trained_from: int = 2,
+    order: Sequence[int] | None = None,
 ) -> Arrays:
-    """Documents with made-up ids; tokens from `trained_from` on carry loss."""
+    """Documents with made-up ids; tokens from `trained_from` on carry loss; `order` is that of their numbers."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = (np.arange(offsets[-1]) * 7 + np.arange(offsets[-1]) ** 2 // 5) % VOCAB
     trained = np.concatenate([np.arange(n) >= trained_from for n in lengths] + [np.zeros(0, bool)])
     loss_weight = np.ones(len(lengths)) if weights is None else np.array(weights)
-    return Arrays(ids.astype(np.uint16), trained.astype(np.uint8), offsets, loss_weight.astype(np.float32))
+    places = None if order is None else np.array(order, dtype=np.int64)
+    weights_n = loss_weight.astype(np.float32)
+    return Arrays(ids.astype(np.uint16), trained.astype(np.uint8), offsets, weights_n, places)
 
 
 def tiny_model(attention: str = "sdpa", method: str = "full", seed: int = 3) -> Any:
@@ -72,14 +88,27 @@ def pattern_documents(number: int) -> Arrays:
     )
 
 
-def write_tokens(folder: Path, arrays: Arrays, max_length: int = 64) -> Inputs:
-    """Write a finished tokenize stage and return the inputs of a stage that reads it."""
+def write_tokens(
+    folder: Path,
+    arrays: Arrays,
+    max_length: int = 64,
+    validation: tuple[Arrays, Sequence[int]] | None = None,
+) -> Inputs:
+    """Write a finished tokenize stage and return the inputs of a stage that reads it.
+
+    `validation` gives documents and the code of each one's level (0 held_out, 1 partial, 2 supervised).
+    """
     out = open_stage(folder, Identity("tokenize", 1, {}, 0, None, (), {}))
     assert isinstance(out, StageWriter)
     number = len(arrays.loss_weight)
     info = {
+        "format": 2,
         "dtype": "uint16",
         "num_documents": number,
+        "num_places": len(arrays.order),
+        "num_positions": len(arrays.order),
+        "added_tokens": {},
+        "validation": {"num_documents": 0, "num_tokens": 0},
         "num_tokens": len(arrays.ids),
         "num_trained": int(arrays.trained.sum()),
         "vocab_size": VOCAB,
@@ -94,12 +123,32 @@ def write_tokens(folder: Path, arrays: Arrays, max_length: int = 64) -> Inputs:
         shard.write_bytes("offsets.bin", arrays.offsets.astype("<i8").tobytes())
         shard.write_bytes("rows.bin", np.arange(number, dtype="<i8").tobytes())
         shard.write_bytes("loss_weight.bin", arrays.loss_weight.astype("<f4").tobytes())
+        shard.write_bytes("order.bin", arrays.order.astype("<i8").tobytes())
+        shard.write_bytes("positions.bin", arrays.positions.astype("<i8").tobytes())
+        if validation is not None:
+            _write_validation(shard, *validation)
+            info["validation"] = {
+                "num_documents": len(validation[1]),
+                "num_tokens": len(validation[0].ids),
+            }
         shard.write_bytes("tokens.json", json.dumps(info).encode())
         shard.write_bytes("tokenizer/tokenizer.json", b"{}")
         shard.write_bytes("tokenizer/tokenizer_config.json", b"{}")
     out.add(shard.record)
     out.finish()
     return Inputs({"tokenize": folder})
+
+
+def _write_validation(shard: ShardWriter, arrays: Arrays, levels: Sequence[int]) -> None:
+    for name, array in (
+        ("ids", arrays.ids.astype("<u2")),
+        ("trained", arrays.trained),
+        ("offsets", arrays.offsets.astype("<i8")),
+        ("rows", np.arange(len(levels), dtype="<i8")),
+        ("loss_weight", arrays.loss_weight.astype("<f4")),
+        ("levels", np.array(levels, dtype=np.uint8)),
+    ):
+        shard.write_bytes(f"validation/{name}.bin", array.tobytes())
 
 
 def settings_for(base: Path, train: Train, seed: int = 5) -> Settings:

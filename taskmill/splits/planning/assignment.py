@@ -5,7 +5,7 @@ template and no other task can move an example. Returns `overlaps/plan` (see lev
 
 | role | level | trained on | evaluated on |
 |---|---|---|---|
-| train | - | upstream train and unsplit rows | - (upstream validation is kept for validation loss) |
+| train | - | upstream train and unsplit rows | - (upstream validation is kept out of training) |
 | eval | held_out, partial | - | labelled test, else labelled validation, else all rows but the demonstrations |
 | both | supervised | train and unsplit rows | labelled test, else labelled validation, else `carve_share` of the groups |
 | excluded | - | - | - |

@@ -3,7 +3,7 @@
 Reads and writes nothing. The demonstrations themselves are chosen as those of any prompt. `schemas.compose` takes the
 separator and the suffix loss: all text from the first demonstration's output on carries loss, so each demonstration is
 two segments there, what is asked and its output. Where a prompt has to lose its first demonstrations to fit its
-context, the loss begins at the output of the first one left; without any, at the answer (`training.fitting`).
+context, the loss begins at the output of the first one left; without any, at the answer (`training.encoding.fitting`).
 """
 
 from __future__ import annotations

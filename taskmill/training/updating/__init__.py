@@ -1,0 +1,1 @@
+"""An update of the weights: attention that keeps documents apart, the loss, many devices, checkpoints."""

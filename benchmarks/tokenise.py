@@ -186,7 +186,7 @@ def prepared(folder: Path, data: Path | None, quick: bool) -> Path:
     """Return a run with prompts."""
     run = folder / "run"
     if data is None:
-        write_invented(run, 20 if quick else 100, 250 if quick else 500)
+        write_invented(run, 20 if quick else 100, 100 if quick else 500)
         return run
     command = [
         sys.executable,
@@ -258,6 +258,7 @@ def main() -> int:
             f"{part}_plain_seconds": round(seconds[1], 3),
         }
         figures |= {f"{part}_ids": own[0][f"{part}_ids"], f"{part}_repeated_share": round(shares[part], 3)}
+    figures["found"] = samples["ours"][0][f"{ALL}_ids"]
     figures |= {
         f"{ALL}_{name}_cpu_seconds": round(median(t, f"{ALL}_cpu_seconds"), 3) for name, t in samples.items()
     }

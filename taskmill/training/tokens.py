@@ -3,14 +3,14 @@
 Reads the mixture and the prompts; writes
 
 - `ids.bin` (u16 under 65,536 ids, else u32), `trained.bin` (u8), `offsets.bin` (i64[n + 1]), `rows.bin` (i64[n], prompt
-  row of each document) and `loss_weight.bin` (f32[n]): every distinct document once, in row order;
+  row of each document), `loss_weight.bin` (f32[n]) and `whole.bin` (u8[n]): every distinct document once, in row order;
 - `order.bin` (i64[m]): the document at each place of the mixture's order, and `positions.bin` (i64[m]): the mixture
   position of each place. Pieces of one prompt follow one another; a position without a trained token has no place;
-- `validation/`, where there are validation prompts: the same five arrays of all that teach, and `levels.bin` (u8[n]);
+- `validation/`, where there are validation prompts: the same six arrays of all that teach, and `levels.bin` (u8[n]);
 - `tokens.json`, `shares.csv`, `dropped.parquet` and `tokenizer/`.
 
 Rows go through in batches, so memory holds a batch and a few numbers for each row. Batches are encoded in threads and
-written in order: the same bytes on any number of cores.
+written in order: the same bytes on any number of cores. What a folder beside this one holds is copied from it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from taskmill.settings import Settings
 from taskmill.storage import file_digest, read_json
 from taskmill.training.encoding.encoder import ranges
 from taskmill.training.encoding.reading import reached
+from taskmill.training.encoding.reuse import find_sibling
 from taskmill.training.encoding.tokenizer import (
     TOKENIZER_FILES,
     TextTokenizer,
@@ -206,8 +207,9 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
         out.add(record)
     assert record is not None, "a shard that ends well is recorded"
     tokenizer = open_tokenizer(out.directory / "tokenizer")
+    sibling = find_sibling(out, record, ids_dtype(tokenizer), tokenize.max_length, wanted)
     with out.shard("tokens", ["tokens"]) as shard:
-        written = write_documents(shard, tokenize, tokenizer, files, wanted)
+        written = write_documents(shard, tokenize, tokenizer, files, wanted, sibling)
         if not written.num_documents:
             raise TaskmillError("no token of the mixture carries loss; look at `taskmill inspect RUN render`")
         order, positions = _order(written.of_rows("num_pieces"), place_P)

@@ -31,7 +31,7 @@ CORPUS = [
     "Größe naïve café ✓ 東京 is far",
     "</s> {eos} <s>",
 ] * 20
-GOLDEN = {"mix": "3246d08b86b42298", "tokenize": "bae435109a015d8b"}
+GOLDEN = {"mix": "6d5a195f7f2a6305", "tokenize": "1755e9a278e154f5"}
 GOLDEN_TOKENIZERS = "0.23.3"
 
 
@@ -251,7 +251,7 @@ def test_mix_and_tokenize_over_real_artefacts(run: Path) -> None:
 @pytest.mark.parametrize("stage", ["mix", "tokenize"])
 def test_golden_digests_change_only_with_a_new_revision(run: Path, stage: str) -> None:
     roots = {"mix": build(run, mixture, "mix", "mixture", mix=Mix(num_prompts=40, block=10)).root}
-    assert (mixture.REVISION, tokens.REVISION) == (1, 2)
+    assert (mixture.REVISION, tokens.REVISION) == (2, 3)
     if stage == "tokenize":
         if metadata.version("tokenizers") != GOLDEN_TOKENIZERS:
             pytest.skip(f"another version of tokenizers than {GOLDEN_TOKENIZERS} may train other merges")

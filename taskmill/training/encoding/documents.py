@@ -1,7 +1,8 @@
 """Encoded prompts fitted to the context, and written as documents one after another (no torch).
 
 Writes `ids.bin` (u16 under 65,536 ids, else u32), `trained.bin` (u8), `offsets.bin` (i64[n + 1]), `rows.bin` (i64[n],
-prompt row of each document) and `loss_weight.bin` (f32[n]) of a folder, batch by batch.
+prompt row of each document), `loss_weight.bin` (f32[n]) and `whole.bin` (u8[n], 0 where it was cut) of a folder, batch
+by batch.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Documents:
     length_D: I64
     row_D: I64
     """Place of the document's row among the rows."""
+    whole_D: BOOL
+    """Whether it is its prompt with nothing cut."""
 
 
 @dataclass
@@ -60,7 +63,8 @@ class Fitted:
             for piece in pieces or ():
                 found.append((piece.ids, piece.trained, [len(piece.ids)], group))
         none = [(np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.int64), np.empty(0, np.int64))]
-        return Documents(*(np.concatenate(arrays) for arrays in zip(*(none + found))))
+        ids, trained, length, row = (np.concatenate(arrays) for arrays in zip(*(none + found)))
+        return Documents(ids, trained, length, row, ~np.isin(row, rows[is_cut]))
 
 
 def fit_rows(
@@ -109,6 +113,7 @@ class DocumentWriter:
     _lengths: list[I64] = field(default_factory=list)
     _rows: list[I64] = field(default_factory=list)
     _weights: list[NDArray[np.float32]] = field(default_factory=list)
+    _whole: list[BOOL] = field(default_factory=list)
     _files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _ids: AtomicFile | None = None
     _trained: AtomicFile | None = None
@@ -141,6 +146,7 @@ class DocumentWriter:
         self._lengths.append(documents.length_D)
         self._rows.append(row_D)
         self._weights.append(weight_D)
+        self._whole.append(documents.whole_D)
         return targets_D
 
     @property
@@ -159,6 +165,7 @@ class DocumentWriter:
             ("offsets", offsets.astype("<i8")),
             ("rows", np.concatenate(self._rows).astype("<i8")),
             ("loss_weight", np.concatenate(self._weights).astype("<f4")),
+            ("whole", np.concatenate(self._whole).astype(np.uint8)),
         ):
             self.shard.write_bytes(f"{self.folder}{name}.bin", array.tobytes())
         for name in ("ids", "trained"):

@@ -38,7 +38,7 @@ class Reached:
     """Code of a validation prompt's level (its place in `records.LEVELS`), else `TRAIN`."""
     loss_weight_R: NDArray[np.float32]
     table: pa.RecordBatch
-    """The same rows with the columns `NAMES`."""
+    """The same rows of the table: `rows.COLUMNS`, `NAMES` and others."""
 
     def names(self, row: int) -> dict[str, Any]:
         """Return which prompt a row is."""
@@ -78,5 +78,5 @@ def _cut(batch: pa.RecordBatch, places: I64, level_R: NDArray[np.uint8], first: 
                 group + first,
                 level_R[group],
                 taken.column("loss_weight").to_numpy(),
-                taken.select(list(NAMES)),
+                taken,
             )

@@ -25,6 +25,7 @@ from taskmill.training.encoding.documents import DocumentWriter, Fitted, fit_row
 from taskmill.training.encoding.encoder import Encoder, Encodings
 from taskmill.training.encoding.fitting import FitCounts
 from taskmill.training.encoding.reading import TRAIN, Reached, reached
+from taskmill.training.encoding.reuse import Sibling
 from taskmill.training.encoding.rows import I64
 from taskmill.training.encoding.tokenizer import TextTokenizer
 
@@ -55,9 +56,14 @@ class Written:
 
 
 def write_documents(
-    shard: ShardWriter, tokenize: Tokenize, tokenizer: TextTokenizer, files: Sequence[Path], wanted: I64
+    shard: ShardWriter,
+    tokenize: Tokenize,
+    tokenizer: TextTokenizer,
+    files: Sequence[Path],
+    wanted: I64,
+    sibling: Sibling | None = None,
 ) -> Written:
-    """Encode, fit and write the rows that the mixture reaches and the validation prompts.
+    """Encode, fit and write the rows that the mixture reaches and the validation prompts; `sibling` changes no byte.
 
     Raises:
         UsageError: a control segment that the tokenizer has no token for.
@@ -70,7 +76,7 @@ def write_documents(
         DocumentWriter(shard, "validation/", dtype) as held,
         shard.table("dropped.parquet", SCHEMAS["tokens/dropped"]) as dropped,
     ):
-        for part, encodings in encoded(tokenizer, reached(files, wanted)):
+        for part, encodings in encoded(tokenizer, reached(files, wanted), sibling):
             counts = [written.counts if level == TRAIN else validation for level in part.level_R]
             fitted = fit_rows(part, encodings, tokenize, counts)
             _tell_dropped(part, fitted, dropped, shard)
@@ -92,13 +98,18 @@ def write_documents(
     return written
 
 
-def encoded(tokenizer: TextTokenizer, parts: Iterator[Reached]) -> Iterator[tuple[Reached, Encodings]]:
-    """Encode batches in threads, a few at a time, and yield them in order."""
+def encoded(
+    tokenizer: TextTokenizer, parts: Iterator[Reached], sibling: Sibling | None = None
+) -> Iterator[tuple[Reached, Encodings]]:
+    """Encode batches in threads, a few at a time, and yield them in order; what `sibling` holds is copied."""
     encoder, num_threads = Encoder(tokenizer), min(os.cpu_count() or 1, _MOST_THREADS)
     waiting: deque[tuple[Reached, Future[Encodings]]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         for part in parts:
-            waiting.append((part, pool.submit(encoder.encode, part.rows)))
+            if sibling is None:
+                waiting.append((part, pool.submit(encoder.encode, part.rows)))
+            else:
+                waiting.append((part, pool.submit(sibling.encode, encoder, part)))
             if len(waiting) > num_threads:
                 first, future = waiting.popleft()
                 yield first, future.result()

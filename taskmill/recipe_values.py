@@ -228,6 +228,8 @@ def _combinations(raw: dict[str, Any]) -> Iterator[Problem]:
 def _mixing(raw: dict[str, Any]) -> Iterator[Problem]:
     """Yield settings of the other mode of the mixture, and parts that are told two things."""
     mode = _value(raw, "mix.mode")
+    if not isinstance(raw.get("mix", {}), dict) or mode not in ("shares", "concatenation"):
+        return
     other = ("shares", "auxiliary") if mode == "concatenation" else ("sizes", "keep", "epochs")
     for key in other:
         if _value(raw, f"mix.{key}") not in (None, {}, 1):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from taskmill.commands.finished import FinishedRun, Row
 from taskmill.errors import StaleError, StorageError
+from taskmill.runs import check_inputs
 from taskmill.storage import iter_batches, read_json
 from taskmill.training.mixing.draws import Mixture
 
@@ -34,6 +35,7 @@ def open_mixture(found: FinishedRun) -> tuple[Mixture, int]:
     Raises:
         UsageError: the stages render and mix are not finished.
         StaleError: the mixture was made of other prompts.
+        DamagedError: mixture.json does not hold the bytes that were written.
     """
     found.require("render")
     found.require("mix")
@@ -42,6 +44,7 @@ def open_mixture(found: FinishedRun) -> tuple[Mixture, int]:
         raise StaleError(
             f"the mixture of {found.run} was made of other prompts: run `{found.command('mix')}` first"
         )
+    check_inputs(found.inputs, [("mix", "mixture.json")])
     directory = found.inputs.directory("mix")
     return Mixture.open(directory), read_json(directory / "mixture.json")["num_prompts"]
 

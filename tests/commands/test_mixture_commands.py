@@ -24,7 +24,7 @@ from taskmill.commands.export_chat import Plan
 from taskmill.commands.export_chat import write_export as export_chat
 from taskmill.commands.export_mixture import COLUMNS, TEXT_COLUMNS, LockPlan, write_lock
 from taskmill.commands.finished import FinishedRun
-from taskmill.errors import StaleError, UsageError
+from taskmill.errors import DamagedError, StaleError, UsageError
 from taskmill.records import SEGMENT_KINDS
 from taskmill.storage import read_table
 from taskmill.training.mixture import Mixture
@@ -310,6 +310,16 @@ def test_wrong_use(made: Path, tmp_path: Path, capsys: Capture) -> None:
     assert json.loads(out) == {"folder": str(tmp_path / "lock"), **written}
     shown = works(capsys, "export", "mixture", str(made), str(tmp_path / "lock"), "--num", "1")
     assert shown.splitlines()[0].endswith("lock/data: 1 file, 1 position")
+
+
+def test_a_changed_mixture_is_not_exported(run: Path, tmp_path: Path) -> None:
+    path = run / "mixture/mixture.json"
+    body = json.loads(path.read_bytes())
+    for changed in ({**body, "seed": body["seed"] + 1}, {"format": body["format"]}):
+        path.write_text(json.dumps(changed), encoding="utf-8")
+        with pytest.raises(DamagedError, match=r"mixture\.json .*taskmill mix RUN --force"):
+            write_lock(run, tmp_path / "lock", LockPlan())
+    assert not (tmp_path / "lock").exists()
 
 
 def test_a_mixture_of_other_prompts_is_stale(run: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -174,6 +174,12 @@ def test_golden_draws() -> None:
     assert found == golden
 
 
+def test_more_positions_than_memory_holds_are_refused() -> None:
+    mixture = Mixture(plan(Mix(), *catalogue({"a": [3]})), 0, 10)
+    with pytest.raises(TaskmillError, match=r"GiB of memory, this machine has .* lower mix\.num_prompts"):
+        mixture.draws(1 << 50)
+
+
 def test_a_shard_that_is_none() -> None:
     mixture = Mixture(plan(Mix(), *catalogue({"a": [3]})), 0, 10)
     with pytest.raises(UsageError, match="no shard 2 of 2; expected a rank from 0 to 1"):

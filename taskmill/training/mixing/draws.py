@@ -10,6 +10,7 @@ prompt that is kept comes once in each epoch, whose last block may be a short on
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from taskmill.errors import DamagedError, UsageError
+from taskmill.errors import DamagedError, TaskmillError, UsageError
 from taskmill.seeding import derive, derive_each, permute_each
 from taskmill.storage import read_json
 from taskmill.training.mixing.quotas import MAX_DRAWS, Quotas
@@ -27,6 +28,8 @@ FORMAT_VERSION = 2
 CONCATENATION = "concatenation"
 _SHARE_UNIT = 2**60
 """Shares become whole weights of the quotas in this unit."""
+_BYTES = 50
+"""Memory for each position that is drawn: its entry, its row, and what finds the distinct rows."""
 _CHUNK = 1 << 16
 """Positions worked out together: their arrays stay in the processor's cache."""
 
@@ -137,7 +140,12 @@ class Mixture:
         return self.find(position_P)[1]
 
     def draws(self, num_positions: int, start: int = 0) -> tuple[I64, I64]:
-        """Return entry and row of positions start .. start + num_positions - 1: int64[n] each; see `find`."""
+        """Return entry and row of positions start .. start + num_positions - 1: int64[n] each; see `find`.
+
+        Raises:
+            TaskmillError: this machine's memory does not hold so many positions.
+        """
+        _check_memory(num_positions)
         entry = np.empty(num_positions, dtype=np.int64)
         row = np.empty(num_positions, dtype=np.int64)
         for first, stop in self._chunks(start, start + num_positions):
@@ -225,3 +233,15 @@ class Mixture:
             keys = derive_each(self._key_E[entry], passes)
             rows[here] = self._first_E[entry] + permute_each(keys, place, kept)
         return rows
+
+
+def _check_memory(num_positions: int) -> None:
+    """Refuse more positions than this machine's memory holds, rather than be killed by the system."""
+    if not hasattr(os, "sysconf"):
+        return
+    memory, needed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), num_positions * _BYTES
+    if needed > memory:
+        raise TaskmillError(
+            f"{num_positions:,} positions of the mixture take {needed / 2**30:,.0f} GiB of memory, this machine has "
+            f"{memory / 2**30:,.0f}; lower mix.num_prompts, mix.epochs or --num"
+        )

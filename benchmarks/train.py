@@ -158,6 +158,15 @@ def summed(job: Sample, found: dict[str, list[Sample]]) -> dict[str, Any]:
     return {"ratios": {name: round(value, 3) for name, value in ratios.items()}, "figures": figures}
 
 
+def has_gpu() -> bool:
+    """Return whether torch is there and sees a GPU."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
 def main() -> int:
     """Run all contenders in turn, print figures and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -167,6 +176,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="turns of each contender")
     parser.add_argument("--threads", type=int, help="of each contender, instead of torch's choice")
     arguments = parser.parse_args()
+    if arguments.device == "cuda" and not has_gpu():
+        parser.error("--device cuda: torch sees no GPU here; --device cpu does without one")
     sys.path.insert(0, str(ROOT))
     job = job_of(arguments.device, arguments.quick, arguments.threads)
     rounds = arguments.rounds or (1 if arguments.quick or arguments.device == "cuda" else 3)

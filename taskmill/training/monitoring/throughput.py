@@ -40,7 +40,8 @@ WINDOW = 20
 """Updates over which the present speed is taken."""
 _SECONDS = {"cpu": 1.0, "cuda": 0.5}
 _SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}
-_ROUNDS = 5
+_ROUNDS = {"cpu": 5, "cuda": 100}
+"""Products of a size; a GPU needs many until its clock is that of a training."""
 
 
 # ------------------------------------------------------------------------------------------- FLOPs
@@ -151,7 +152,7 @@ def matmul_rate(device: Any, precision: str) -> float:
     for size in _SIZES.get(kind, _SIZES["cuda"]):
         values = torch.arange(size * size, device=device, dtype=torch.float32).sin_().reshape(size, size)
         matrix = values.to(DTYPES[precision])
-        for round_ in range(_ROUNDS + 1):
+        for round_ in range(_ROUNDS.get(kind, _ROUNDS["cuda"]) + 1):
             seconds = _product_seconds(matrix, kind)
             if round_:
                 best = max(best, 2.0 * size**3 / seconds)

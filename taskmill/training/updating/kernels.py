@@ -31,6 +31,8 @@ except ImportError as error:
 REGISTERED = {"documents": "packed_documents", "flash": "packed_varlen", "flex": "packed_blocks"}
 """Our names of implementations, and what a model's configuration calls them."""
 _FLASH_DTYPES = (torch.bfloat16, torch.float16)
+_BLOCK = 128
+"""Tokens along a side of flex attention's blocks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +116,39 @@ def _documents(
 ) -> Any:
     """Compute with torch's variable-length attention where it can, else one document after another."""
     varlen = _varlen()
-    half = _half(query, value)
-    width = query.shape[-1]
-    fits = query.is_cuda and half is not None and width % 8 == 0 and width <= 256 and value.shape[-1] == width
-    if varlen is None or not fits or dropout or cap or (window and "window_size" not in varlen[1]):
+    if varlen is None or dropout or cap or not _fits_varlen(query, value):
         return _one_by_one(query, key, value, documents, dropout, scale, window, cap)
     function, settings = varlen
+    if window and "window_size" not in settings:
+        return _one_by_one(query, key, value, documents, dropout, scale, window, cap)
+    return _with_varlen(function, settings, query, key, value, documents, scale, window)
+
+
+def _fits_varlen(query: Any, value: Any) -> bool:
+    """Return whether torch's kernel takes such tensors: 16 bits, heads of 8 to 256 numbers, an Ampere GPU or newer."""
+    width = query.shape[-1]
+    if not query.is_cuda or _half(query, value) is None or width % 8 or width > 256:
+        return False
+    return value.shape[-1] == width and _is_ampere(query.device)
+
+
+@functools.cache
+def _is_ampere(device: Any) -> bool:
+    return bool(torch.cuda.get_device_capability(device) >= (8, 0))
+
+
+def _with_varlen(
+    function: Callable[..., Any],
+    settings: frozenset[str],
+    query: Any,
+    key: Any,
+    value: Any,
+    documents: Documents,
+    scale: float,
+    window: Any,
+) -> Any:
+    """Compute with torch's function, whose settings changed from version to version: out[1, H, T, D]."""
+    half, width = _half(query, value), query.shape[-1]
     if "enable_gqa" not in settings:
         key, value = _spread(key, query.shape[1]), _spread(value, query.shape[1])
     if "scale" not in settings:
@@ -130,11 +159,11 @@ def _documents(
         "is_causal": True,
         "window_size": (window - 1 if window else -1, 0),
     }
-    query_THD, key_THD, value_THD = (t[0].transpose(0, 1).to(half) for t in (query, key, value))
+    query_THD, key_THD, value_THD = (t.squeeze(0).transpose(0, 1).to(half) for t in (query, key, value))
     offsets, longest = documents.offsets, documents.longest
     rest = {name: setting for name, setting in known.items() if name in settings}
     out_THD = function(query_THD, key_THD, value_THD, offsets, offsets, longest, longest, **rest)
-    return out_THD.transpose(0, 1)[None]
+    return out_THD.transpose(0, 1).unsqueeze(0)
 
 
 def _flash(
@@ -197,34 +226,45 @@ def _flex(
     def capped(score: Any, *_: Any) -> Any:
         return cap * torch.tanh(score / cap)
 
-    function = _compiled_flex() if query.is_cuda else torch.nn.attention.flex_attention.flex_attention
-    return function(query, key, value, score_mod=capped if cap else None, block_mask=mask, scale=scale)
+    num_tokens = query.shape[2]
+    more = (0, 0, 0, _whole_blocks(num_tokens) - num_tokens)
+    query, key, value = (torch.nn.functional.pad(t, more) for t in (query, key, value))
+    compiled = (
+        _compiled("flex_attention") if query.is_cuda else torch.nn.attention.flex_attention.flex_attention
+    )
+    out = compiled(query, key, value, score_mod=capped if cap else None, block_mask=mask, scale=scale)
+    return out[:, :, :num_tokens]
+
+
+def _whole_blocks(num_tokens: int) -> int:
+    return -(-num_tokens // _BLOCK) * _BLOCK
 
 
 def _block_mask(documents: Documents, window: int | None) -> Any:
-    """Return the blocks that hold a pair of tokens of the same document, the earlier one as key."""
+    """Return the blocks that hold a pair of tokens of the same document, the earlier one as key.
+
+    Packs have many lengths and layers may have a window or none. So that few versions are compiled, tokens fill up whole
+    blocks, those behind the last document being one of their own, and the width of the window is a tensor.
+    """
     from torch.nn.attention.flex_attention import create_block_mask
 
-    offsets, num_tokens = documents.offsets, sum(documents.lengths)
+    offsets, num_tokens = documents.offsets, _whole_blocks(sum(documents.lengths))
     places_T = torch.arange(num_tokens, device=offsets.device)
     documents_T = torch.searchsorted(offsets, places_T, right=True)
+    reach = torch.full((), window or num_tokens, device=offsets.device)
 
     def allowed(_: Any, __: Any, at: Any, other: Any) -> Any:
-        near = documents_T[at] == documents_T[other]
-        seen = near & (at >= other)
-        return seen & (at - other < window) if window else seen
+        return (documents_T[at] == documents_T[other]) & (at >= other) & (at - other < reach)
 
-    on_gpu = offsets.is_cuda  # compiled there, since it would hold a number for every pair of tokens
-    return create_block_mask(
-        allowed, None, None, num_tokens, num_tokens, device=str(offsets.device), _compile=on_gpu
-    )
+    # compiled on a GPU, since it would hold a number for every pair of tokens
+    create = _compiled("create_block_mask") if offsets.is_cuda else create_block_mask
+    return create(allowed, None, None, num_tokens, num_tokens, device=str(offsets.device), BLOCK_SIZE=_BLOCK)
 
 
 @functools.cache
-def _compiled_flex() -> Any:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention)
+def _compiled(name: str) -> Any:
+    """Return a function of torch's flex attention, compiled."""
+    return torch.compile(getattr(importlib.import_module("torch.nn.attention.flex_attention"), name))
 
 
 # ------------------------------------------------------------------------------- one document by one

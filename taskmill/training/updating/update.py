@@ -161,7 +161,7 @@ class Updater:
             with self.world.connected():
                 total = self._gradients(batches, weight)
                 norm = self._clipped_norm()
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:
             raise TaskmillError(
                 f"the GPU has no room for a forward pass of {batches[0].ids_BT.shape} tokens; a smaller "
                 f"train.micro_batch_size or train.activation_checkpointing=true needs less"

@@ -254,12 +254,14 @@ def _explain(item: Any, raw: Any, place: Place) -> str:
     name, kind = dotted(where), item["type"]
     if is_key or kind in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _choices(item) if is_key else _fields_at(where[:-1])
-        hint = did_you_mean(str(where[-1]), known) or _elsewhere(str(where[-1]))
+        hint = _of_peers(str(where[-1])) or did_you_mean(str(where[-1]), known) or _elsewhere(str(where[-1]))
         return f"{place(where)}: {name}: unknown key" + (hint or f"; expected one of {', '.join(known)}")
     if kind in ("missing", "missing_argument"):
         return f"{place(where[:-1])}: {name}: missing; it has no default"
     value = _at(raw, where)
     suggestion = did_you_mean(value, _choices(item)) if isinstance(value, str) else ""
+    if value is None and ":" in str(where[-1]):
+        suggestion = "; YAML wants a space behind the colon"
     return f"{place(where)}: {name}: found {shorten(value)}; {_expected(item)}{suggestion}"
 
 
@@ -280,6 +282,40 @@ _EXPECTED = {
 def _expected(item: Any) -> str:
     what = _EXPECTED.get(item["type"])
     return f"expected {what}" if what else item["msg"].replace("Input should be", "expected")
+
+
+_OF_PEERS = {
+    "lr": "train.learning_rate",
+    "adam_beta1": "train.betas",
+    "adam_beta2": "train.betas",
+    "adam_epsilon": "train.epsilon",
+    "attn_implementation": "train.attention",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "gradient_checkpointing": "train.activation_checkpointing",
+    "load_in_4bit": "train.quantization",
+    "lora_alpha": "train.lora.alpha",
+    "lora_dropout": "train.lora.dropout",
+    "lora_r": "train.lora.rank",
+    "lr_scheduler_type": "train.schedule",
+    "max_grad_norm": "train.max_gradient_norm",
+    "max_seq_length": "tokenize.max_length",
+    "max_steps": "train.num_steps",
+    "model_name_or_path": "train.model",
+    "num_epochs": "mix.epochs",
+    "num_train_epochs": "mix.epochs",
+    "per_device_train_batch_size": "train.micro_batch_size",
+    "save_steps": "train.checkpoint_steps",
+    "save_total_limit": "train.keep_checkpoints",
+    "target_modules": "train.lora.targets",
+    "warmup_ratio": "train.warmup_share",
+}
+"""Names of settings in transformers, peft and TRL, and what they are called here."""
+
+
+def _of_peers(key: str) -> str:
+    """Say what a setting of the usual trainers is called here."""
+    return f" - did you mean {_OF_PEERS[key]!r}?" if key in _OF_PEERS else ""
 
 
 def _elsewhere(key: str) -> str:

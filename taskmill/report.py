@@ -18,6 +18,7 @@ from taskmill.records import LEVELS, SPLITS
 from taskmill.report_drops import drops
 from taskmill.report_overlap import audit, overlap
 from taskmill.stages import NAMES, STAGES
+from taskmill.training.models.base_files import portable_name
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"
 NUM_ROWS = 60
@@ -274,8 +275,11 @@ def _cut(text: str) -> str:
 def training(run: FinishedRun) -> Row:
     """Return the loss curve, the loss on validation prompts by level, and what was trained on."""
     lines = [line for line in run.metrics if isinstance(line.get("loss"), (int, float))]
-    train = run.recipe.get("values", {}).get("train", {})
-    data: Row = {"lines": len(lines), "counts": run.manifests["train"].counts, "settings": train}
+    manifest = run.manifests["train"]
+    train = manifest.body["settings"].get("train") or run.recipe.get("values", {}).get("train", {})
+    data: Row = {"lines": len(lines), "counts": manifest.counts, "settings": train}
+    data["recorded"] = manifest.body.get("recorded", {}).get("train", {})
+    data["model"] = portable_name(train.get("model"))
     if lines:
         losses = [float(line["loss"]) for line in lines]
         stretch = max(1, len(losses) // 20)

@@ -115,6 +115,28 @@ def test_mistyped_key_is_named_with_the_right_one(tmp_path: Path, key: str) -> N
     assert found == [f"FILE:{line}: {dotted}: unknown key - did you mean {last!r}?"]
 
 
+def test_settings_of_other_trainers_are_named_as_here(tmp_path: Path) -> None:
+    from taskmill.recipe_check import _OF_PEERS
+
+    known = {key for key, _, _ in describe()}
+    assert set(_OF_PEERS.values()) <= known and not {f"train.{key}" for key in _OF_PEERS} & known
+    found = problems(tmp_path, SMALLEST + "train: {lr: 1.0e-5, num_train_epochs: 3}\n")
+    assert found == [
+        "FILE:4: train.lr: unknown key - did you mean 'train.learning_rate'?",
+        "FILE:4: train.num_train_epochs: unknown key - did you mean 'mix.epochs'?",
+    ]
+
+
+def test_a_colon_without_its_space_is_told(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, SMALLEST + "mix: {shares: {flan:1.0}}\n")[:1]
+    assert "flan:1.0: found None" in found and "a space behind the colon" in found
+
+
+def test_a_mixture_that_is_no_mapping_is_told_once(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, SMALLEST, "mix=3")
+    assert found.endswith("mix: found 3; expected a mapping")
+
+
 @pytest.mark.parametrize("section", [s for s in to_json(Recipe("a", ())) if s != "name"])
 def test_mistyped_section_is_named_with_the_right_one(tmp_path: Path, section: str) -> None:
     text = SMALLEST + f"{section}e: 1\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from taskmill.cli import cli
 from taskmill.commands import figures
 from taskmill.commands.evidence import clip, is_marked, mark
+from taskmill.digests import digest
 from taskmill.errors import DamagedError, UsageError
 from taskmill.normalisers import WORDS, named
 from taskmill.report import SECTIONS, TEMPLATE, write_report
@@ -93,6 +95,25 @@ def test_sections_hold_their_figures(page: Page, section: str, texts: list[str])
     text = " ".join(page.text[section].split())
     for wanted in texts:
         assert wanted in text, f"{wanted!r} is not in {section}: {text[:400]}"
+
+
+def test_the_training_is_shown_as_it_was_and_names_no_place_of_the_machine(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    path = run / "model/manifest.json"
+    body = json.loads(path.read_text())
+    trained = {"model": "/mnt/disk/llama", "method": "full", "precision": "bf16", "schedule": "cosine"}
+    body["settings"] = {
+        "train": trained | {"learning_rate": 6.7e-5, "batch_size": 16, "batch_tokens": 200_000}
+    }
+    body["recorded"] = body["recorded"] | {
+        "train": {"tokens_per_second": 1234.5, "deviations": ["no dropout"]}
+    }
+    body["digest"] = digest({key: value for key, value in body.items() if key != "digest"})
+    path.write_text(json.dumps(body))
+    text = " ".join(parse(write_report(run)).text["training"].split())
+    assert "llama · full · bf16" in text and "/mnt/disk" not in text
+    assert "at most 200,000 tokens an update · 1,234 tokens/s" in text and "16 sequences" not in text
+    assert "Not as the recipe asks: no dropout." in text
 
 
 def test_shared_words_are_marked_in_the_text_as_it_was_written(page: Page) -> None:

@@ -175,17 +175,16 @@ def _write_weights(source: Source, folder: Path, plan: ModelPlan, kind: str) -> 
         from taskmill.training.models.model import in_precision, load_model, merged_model
         from taskmill.training.models.saving import write_weights
 
+        check_files(source)
         if kind == "merged":
             model = merged_model(source.train, source.info, source.seed, source.folder)
         else:
             model = load_model(source.folder)
         return write_weights(in_precision(model, plan.precision), folder)
     names = sorted(path.name for path in source.folder.iterdir() if _MODEL.fullmatch(path.name))
-    digests = (
-        {e.path: e.sha256 for e in source.found.manifests["train"].files} if source.found.has("train") else {}
-    )
+    digests = file_digests(source)
     for name in names:
-        copy(source.folder / name, folder / name, digests.get(f"{source.folder.name}/{name}"))
+        copy(source.folder / name, folder / name, digests.get(name))
     if not (source.is_adapter and source.own_base):
         return names
     from taskmill.training.models.model import base_model
@@ -195,6 +194,45 @@ def _write_weights(source: Source, folder: Path, plan: ModelPlan, kind: str) -> 
     config = read_json(folder / ADAPTER_CONFIG)
     write_json(folder / ADAPTER_CONFIG, {**config, "base_model_name_or_path": "base"})
     return [*names, *(f"base/{name}" for name in base), *_write_tokenizer(source, folder, folder / "base")]
+
+
+def file_digests(source: Source) -> dict[str, str]:
+    """Return the SHA-256 of each file of the model as training wrote it, from the manifest or the checkpoint's state.json.
+
+    Raises:
+        DamagedError: state.json is not what training wrote.
+    """
+    state = source.folder / "state.json"
+    if source.folder.name == "final":
+        prefix = f"{source.folder.name}/"
+        files = source.found.manifests["train"].files
+        return {e.path.removeprefix(prefix): e.sha256 for e in files if e.path.startswith(prefix)}
+    files_of = read_json(state).get("files")
+    if not isinstance(files_of, dict):
+        raise _changed(state)
+    return files_of
+
+
+def check_files(source: Source) -> None:
+    """Check the files that are about to be loaded.
+
+    Raises:
+        DamagedError: one of them is not what training wrote.
+    """
+    for name, sha256 in file_digests(source).items():
+        path = source.folder / name
+        if _MODEL.fullmatch(name) and not (path.is_file() and file_digest(path) == sha256):
+            raise _changed(path)
+
+
+def _changed(path: Path) -> DamagedError:
+    """Return the error of a file that training did not write so; verify knows the end of a training only."""
+    more = (
+        "`taskmill verify RUN` says more"
+        if path.parent.name == "final"
+        else "another checkpoint may be sound"
+    )
+    return DamagedError(f"{path} is not what training wrote; {more}")
 
 
 def copy(source: Path, target: Path, sha256: str | None) -> None:
@@ -209,7 +247,7 @@ def copy(source: Path, target: Path, sha256: str | None) -> None:
             while piece := read.read(_CHUNK):
                 file.write(piece)
             if sha256 is not None and file.sha256 != sha256:
-                raise DamagedError(f"{source} is not what training wrote; `taskmill verify RUN` says more")
+                raise _changed(source)
     except StorageError:
         raise
     except OSError as error:

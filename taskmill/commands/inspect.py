@@ -291,7 +291,7 @@ class _Printer(Terminal):
     def train(self, body: Row) -> None:
         self.line(counted(body["num_updates"], "updates"))
         lines = body["first"] + body["last"]
-        names = list(dict.fromkeys(name for line in lines for name in line))
+        names = list(dict.fromkeys(["step", "loss", *(name for line in lines for name in line)]))
         self.table([f">{name}" for name in names], ([_figure(line.get(n)) for n in names] for line in lines))
         if body["validations"]:
             self.title("loss on validation prompts")

@@ -262,6 +262,21 @@ def test_a_changed_file_is_not_exported(place: Path, tmp_path: Path, capsys: Cap
     assert not (tmp_path / "out/model.safetensors").exists() and not (tmp_path / "out/export.json").exists()
 
 
+@pytest.mark.parametrize("options", [(), ("--precision", "bf16")])
+@pytest.mark.parametrize("step", [None, 2])
+def test_changed_weights_are_exported_in_no_form(
+    place: Path, tmp_path: Path, capsys: Capture, step: int | None, options: tuple[str, ...]
+) -> None:
+    damaged = Path(shutil.copytree(place / "first", tmp_path / "run"))
+    folder = damaged / "model" / (f"step-{step:06d}" if step else "final")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")  # loads as well as before
+    chosen = ("--checkpoint", str(step)) if step else ()
+    message = fails(capsys, 1, "export", "model", str(damaged), str(tmp_path / "out"), *chosen, *options)
+    assert f"{folder.name}/model.safetensors is not what training wrote" in message
+    assert not (tmp_path / "out/export.json").exists()
+
+
 def test_the_page(repository: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     from page import work_through
 

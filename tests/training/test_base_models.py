@@ -18,7 +18,7 @@ from token_arrays import VOCAB, tiny_model
 from taskmill.recipe import Train
 from taskmill.training.models import base_files
 from taskmill.training.models.base_files import ModelError, identity, located, portable_name
-from taskmill.training.models.model import initial_model
+from taskmill.training.models.model import initial_model, training_model
 from taskmill.training.models.saving import save_model
 
 COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
@@ -122,6 +122,21 @@ def test_a_folder_that_is_no_model_is_explained(base: Path, kind: str) -> None:
     with pytest.raises(ModelError, match=rf"field 'train\.model': (?s:.)*{message}") as found:
         begin(base)
     assert found.value.exit_code == 2 and "\n" not in str(found.value)
+
+
+def test_a_tokenizer_larger_than_the_models_vocabulary_is_told(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = begin(base).get_input_embeddings().num_embeddings
+    info = {"max_length": 16, "pad_id": 0, "bos_id": 1, "eos_id": 2, "added_tokens": {"<|m|>": rows}}
+    train = Train(model=str(base))
+    for size, told in ((rows + 1, False), (rows + 4, True)):  # one id is the run's own mark
+        caplog.clear()
+        training_model(train, {**info, "vocab_size": size}, 1, None)
+        assert ("lacks 3 of the tokenizer's own ids" in caplog.text) == told
+    caplog.clear()
+    training_model(Train(model=str(base), weights="random"), {**info, "vocab_size": rows + 4}, 1, None)
+    assert "own ids" not in caplog.text
 
 
 def test_a_file_is_no_model_but_a_configuration_is_one_for_random_weights(base: Path) -> None:

@@ -418,7 +418,7 @@ def test_the_stage_is_imported_without_torch_and_says_when_it_is_missing(
         "import sys; sys.modules['torch'] = None\n"
         "from taskmill.errors import MissingPackageError\n"
         "from taskmill.training import loop\n"
-        "try:\n    from taskmill.training import update\n"
+        "try:\n    from taskmill.training.updating import update\n"
         "except MissingPackageError as error:\n    print(error)\n"
     )
     done = subprocess.run(

@@ -140,6 +140,13 @@ def training_model(
             model.enable_input_require_grads()
     for line in dropout_deviations(model, train.dropout):
         log.warning("train: %s", line)
+    unknown = set(begun.new_ids) - set(ids.new_ids)
+    if unknown and train.model is not None and train.weights == "pretrained":
+        log.warning(
+            "train: the model's vocabulary lacks %d of the tokenizer's own ids, which begin as the mean of the others; "
+            "is tokenize.tokenizer this model's?",
+            len(unknown),
+        )
     every, trained = _parameters(model)
     log.info("train: %s, %d parameters, %d of them trained", type(begun.model).__name__, every, trained)
     return model if train.quantization == "4bit" or torch.device(device).type == "meta" else model.to(device)

@@ -213,6 +213,9 @@ def _combinations(raw: dict[str, Any]) -> Iterator[Problem]:
         if is_number(shots) and is_number(most) and shots > most:
             yield where, f"found {shorten(shots)}; expected at most render.num_demonstrations = {most}"
     yield from _unfit_for_quantization(raw)
+    for section, key in (("overlap", "tokenizer"), ("tokenize", "tokenizer"), ("train", "model")):
+        if _value(raw, f"{section}.revision") and not _value(raw, f"{section}.{key}"):
+            yield (section, "revision"), f"given without {section}.{key}; expected both or neither"
     size, heads = (_value(raw, f"train.architecture.{key}") for key in ("hidden_size", "num_heads"))
     if is_number(size) and is_number(heads) and heads >= 1 and size % (2 * heads):
         where = ("train", "architecture", "hidden_size")

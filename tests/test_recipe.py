@@ -193,6 +193,8 @@ def test_wrong_type_is_named_with_the_expectation(tmp_path: Path, key: str, kind
             "FILE:4: train.betas.1: found 2; expected a number from 0 to 1",
         ),
         (SMALLEST + "train: {architecture: {num_heads: 3}}\n", "train.architecture.hidden_size: found 128"),
+        (SMALLEST + "train: {revision: main}\n", "train.revision: given without train.model"),
+        (SMALLEST + "tokenize: {revision: v1}\n", "tokenize.revision: given without tokenize.tokenizer"),
         (
             SMALLEST + "split:\n  rules:\n  - {name: a, action: keep}\n  - {name: a, action: keep}\n",
             "FILE:7: split.rules.1.name: a second rule 'a'",

@@ -238,8 +238,14 @@ def test_rank_0_speaks_for_commands_that_are_no_stages(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     distributed.world.cache_clear()
-    for rank, told in (("0", 1), ("1", 0)):
+    for rank, told in (
+        ("0", 1),
+        ("1", 0),
+        ("first", 1),
+        ("7", 1),
+    ):  # where nobody is rank 0, everybody speaks
         monkeypatch.setenv("RANK", rank)
+        distributed.world.cache_clear()
         assert run_here("train", "--nonsense") == 2
         assert capsys.readouterr().err.count("No such option") == told
 

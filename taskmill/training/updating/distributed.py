@@ -235,9 +235,13 @@ def world() -> World:
 
 
 def leave(message: str, code: int) -> tuple[bool, int]:
-    """Agree on how the launch ends, see `World.leave`; without a stage that asked who takes part, rank 0 speaks for all."""
+    """Agree on how the launch ends, see `World.leave`; without a stage that asked who takes part, rank 0 speaks for all, and
+    every process where its environment does not say who is rank 0."""
     if not world.cache_info().currsize:
-        return os.environ.get("RANK", "0") == "0", code
+        try:
+            return world().is_main, code
+        except UsageError:
+            return True, code
     return world().leave(message, code) if world().size > 1 else (True, code)
 
 

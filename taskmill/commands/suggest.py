@@ -21,12 +21,12 @@ from taskmill.commands.figures import count
 from taskmill.commands.suggestion import SuggestionPrinter
 from taskmill.errors import UsageError
 from taskmill.runs import RunLock
+from taskmill.selectors import TASK_COLUMNS, read_facts, select, unmatched
 from taskmill.splits import split as splitting
 from taskmill.splits.deciding.decision_files import write_decisions
 from taskmill.splits.deciding.decisions import RULE, Decision, Pair, Verdict
 from taskmill.splits.deciding.membership import links, rules_on_rare, train_sizes
 from taskmill.splits.overlap import make_catalogue
-from taskmill.splits.planning.selectors import TASK_COLUMNS, read_facts, select, unmatched
 from taskmill.splits.suggesting import graph as graphs
 from taskmill.splits.suggesting import outlook
 from taskmill.splits.suggesting.prices import WEIGHT, Price, Stock

@@ -24,11 +24,11 @@ from taskmill.errors import UsageError
 from taskmill.normalisers import named
 from taskmill.recipe import Overlap
 from taskmill.records import SCHEMAS
+from taskmill.selectors import TASK_COLUMNS
 from taskmill.settings import Settings
 from taskmill.splits.planning.assignment import plan_and_assign
 from taskmill.splits.planning.layout_files import find_layout
 from taskmill.splits.planning.levels import EVALUATION_ROLES, TRAINING_ROLES
-from taskmill.splits.planning.selectors import TASK_COLUMNS
 from taskmill.splits.sharing.examples import (
     COLUMNS,
     EVALUATION_TEXT,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from taskmill.errors import RecipeError
 from taskmill.recipe import HeldOut, PartialCategories, Plan, Trained, Validation
 from taskmill.records import SCHEMAS, SPLITS
+from taskmill.selectors import TASK_COLUMNS
 from taskmill.splits.planning.assignment import Rows, assign
 from taskmill.splits.planning.levels import TaskPlan, plan_tasks
-from taskmill.splits.planning.selectors import TASK_COLUMNS
 
 THOUSAND = settings(max_examples=1000, deadline=None)
 PARTS = ("train", "held_out", "unchosen", "partial", "supervised", "excluded")

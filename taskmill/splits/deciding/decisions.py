@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from taskmill.recipe import Rule, When
-from taskmill.splits.planning.selectors import first_match
+from taskmill.selectors import first_match
 
 RULE, PERSON = "rule", "person"
 STATES = ("undecided", "outdated", "person", "rule", "dropped", "below")

@@ -28,7 +28,7 @@ from taskmill.plain import build, to_json
 from taskmill.recipe import Plan
 from taskmill.recipe_values import find_problems
 from taskmill.safe_yaml import YamlError, load_yaml
-from taskmill.splits.planning.selectors import fitting, read_facts
+from taskmill.selectors import fitting, read_facts
 
 FOLDER = Path(__file__).parent / "layouts"
 _KEYS = ("title", "source", "notes", "plan")

@@ -29,8 +29,8 @@ import pyarrow as pa
 
 from taskmill.errors import RecipeError, did_you_mean
 from taskmill.recipe import Plan
+from taskmill.selectors import Facts, read_facts, select, unmatched
 from taskmill.splits.planning.draws import draw_names, draw_tasks, largest_categories
-from taskmill.splits.planning.selectors import Facts, read_facts, select, unmatched
 
 TRAINING_ROLES, EVALUATION_ROLES = ("train", "both"), ("eval", "both")
 _UNSEEN = ("held_out", "partial")

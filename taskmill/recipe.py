@@ -16,6 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from taskmill.recipe_evaluate import Code as Code
+from taskmill.recipe_evaluate import Endpoint as Endpoint
+from taskmill.recipe_evaluate import Evaluate as Evaluate
+from taskmill.recipe_evaluate import Sampling as Sampling
+from taskmill.recipe_evaluate import TaskScoring as TaskScoring
 from taskmill.recipe_render import Condition as Condition
 from taskmill.recipe_render import MetaICL as MetaICL
 from taskmill.recipe_render import Render as Render
@@ -289,24 +294,6 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """How the three levels are scored."""
-
-    shots: tuple[int, ...] = (0,)
-    """Numbers of demonstrations; none above `render.num_demonstrations`."""
-    max_new_tokens: int = 256
-    """Most tokens generated for an answer."""
-    batch_size: int = 32
-    """Examples scored together; never changes a score."""
-    baseline: bool = True
-    """Whether the model as it was before training is scored beside the trained one."""
-    max_examples: int | None = None
-    """Most test examples scored per task; by default all that were rendered."""
-    num_resamples: int = 1000
-    """Bootstrap resamples of groups behind each 95 % interval."""
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Everything a run is made from."""
 
@@ -327,7 +314,7 @@ class Recipe:
     mix: Mix = Mix()  # noqa: RUF009
     tokenize: Tokenize = Tokenize()  # noqa: RUF009
     train: Train = Train()  # noqa: RUF009
-    evaluate: Evaluate = Evaluate()
+    evaluate: Evaluate = Evaluate()  # noqa: RUF009
 
 
 @dataclass(frozen=True)

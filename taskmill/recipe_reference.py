@@ -11,9 +11,11 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from taskmill import recipe, recipe_render, recipe_training
+from taskmill import recipe, recipe_evaluate, recipe_render, recipe_training
 from taskmill.plain import to_json
 from taskmill.recipe import Recipe
+
+_MODULES = (recipe, recipe_render, recipe_training, recipe_evaluate)
 
 
 def describe() -> list[tuple[str, str, str]]:
@@ -39,7 +41,7 @@ def help_texts() -> dict[str, str]:
 def _texts_below_fields() -> dict[tuple[str, str], str]:
     """Return (class, field) -> the string that stands below the field in the files of the recipe."""
     found = {}
-    sources = [inspect.getsource(module) for module in (recipe, recipe_render, recipe_training)]
+    sources = [inspect.getsource(module) for module in _MODULES]
     for node in [node for source in sources for node in ast.parse(source).body]:
         if not isinstance(node, ast.ClassDef):
             continue
@@ -55,19 +57,26 @@ def _texts_below_fields() -> dict[tuple[str, str], str]:
 
 
 def _keys(kind: type, prefix: str) -> Iterator[tuple[str, type, str]]:
-    """Yield (dotted key, dataclass, field) of every setting."""
+    """Yield (dotted key, dataclass, field) of every setting; a section that may be null is a setting too."""
     for item in dataclasses.fields(kind):
-        inner, mark = _inside(typing.get_type_hints(kind)[item.name])
+        hint = typing.get_type_hints(kind)[item.name]
+        inner, mark = _inside(hint)
         key = f"{prefix}{item.name}"
-        if inner is None:
+        if inner is None or _is_optional(hint):
             yield key, kind, item.name
-        else:
+        if inner is not None:
             yield from _keys(inner, f"{key}{mark}.")
 
 
+def _is_optional(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) in typing.get_args(hint)
+
+
 def _inside(hint: Any) -> tuple[type | None, str]:
-    """Return the dataclass that a field holds, alone, in a list or by name, and how a key shows that."""
+    """Return the dataclass that a field holds, alone, in a list, by name or not always, and how a key shows that."""
     arguments = typing.get_args(hint)
+    if _is_optional(hint):
+        return _inside(arguments[0])
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return hint, ""
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(arguments[0]):
@@ -87,6 +96,8 @@ def _type_name(hint: Any) -> str:
         return f"list of {_type_name(arguments[0])}"
     if origin is dict:
         return f"mapping of {_type_name(arguments[1])}"
+    if dataclasses.is_dataclass(hint):
+        return "mapping"
     return {"str": "text", "int": "integer", "float": "number", "bool": "true | false"}.get(
         getattr(hint, "__name__", ""), "anything"
     )

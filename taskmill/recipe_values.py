@@ -13,12 +13,15 @@ from typing import Any
 
 from taskmill.errors import did_you_mean, shorten
 from taskmill.recipe import Recipe, known_formats, known_layouts, known_readers
+from taskmill.recipe_evaluate import is_function
+from taskmill.records import METRICS
 
 Location = tuple[str | int, ...]
 Problem = tuple[Location, str]
 _ANY = float("inf")
 PINNED = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)@(?P<commit>[0-9a-f]{40})", re.ASCII)
 """A data set repository of the Hub at one commit."""
+_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("limit", 1, _ANY),
@@ -95,6 +98,16 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("evaluate.batch_size", 1, _ANY),
     ("evaluate.max_examples", 1, _ANY),
     ("evaluate.num_resamples", 0, 1_000_000),
+    ("evaluate.pass_k", 1, 10_000),
+    ("evaluate.sampling.num_samples", 1, 10_000),
+    ("evaluate.sampling.temperature", 0, 100),
+    ("evaluate.sampling.top_p", 0.001, 1),
+    ("evaluate.code.seconds", 0.1, 3600),
+    ("evaluate.code.memory_mb", 64, _ANY),
+    ("evaluate.endpoint.num_requests", 1, 1024),
+    ("evaluate.endpoint.timeout_seconds", 1, _ANY),
+    ("evaluate.tasks.*.max_new_tokens", 1, _ANY),
+    ("evaluate.tasks.*.shots.*", 0, 64),
 )
 
 
@@ -123,6 +136,13 @@ def find_missing(raw: dict[str, Any], base: Path) -> Iterator[Problem]:
                 shipped = ", shipped or" if known else ""
                 hint = did_you_mean(name, known) or (f"; shipped are {', '.join(known)}" if known else "")
                 yield place, f"no {what} {shorten(name)}{shipped} as a path relative to the recipe{hint}"
+    for place, name in _matches(raw, ("evaluate", "tasks", "*", "metric"), ()):
+        if (
+            isinstance(name, str)
+            and is_function(name)
+            and not (file := base / name.rpartition(":")[0]).is_file()
+        ):
+            yield place, f"found {shorten(name)}; there is no file {file}, which is relative to the recipe"
 
 
 def _names(raw: dict[str, Any]) -> Iterator[Problem]:
@@ -207,11 +227,11 @@ def _combinations(raw: dict[str, Any]) -> Iterator[Problem]:
     if is_number(negative) and negative > 0:
         yield from _unfit_for_negative_examples(raw)
     yield from _mixing(raw)
-    if _value(raw, "evaluate.shots") == []:
-        yield ("evaluate", "shots"), "empty; expected at least one number of demonstrations"
     for where, shots in _matches(raw, ("evaluate", "shots", "*"), ()):
         if is_number(shots) and is_number(most) and shots > most:
             yield where, f"found {shorten(shots)}; expected at most render.num_demonstrations = {most}"
+    yield from _evaluating(raw)
+    yield from _answering(raw)
     yield from _unfit_for_quantization(raw)
     for section, key in (("overlap", "tokenizer"), ("tokenize", "tokenizer"), ("train", "model")):
         if _value(raw, f"{section}.revision") and not _value(raw, f"{section}.{key}"):
@@ -226,6 +246,59 @@ def _combinations(raw: dict[str, Any]) -> Iterator[Problem]:
             f"found {budget}; expected at least tokenize.max_length = {longest}, which one document may have"
         )
         yield ("train", "batch_tokens"), text
+
+
+def _evaluating(raw: dict[str, Any]) -> Iterator[Problem]:
+    """Yield what of the section evaluate asks for no task, names no metric, or contradicts the section."""
+    shots = _value(raw, "evaluate.shots")
+    if shots == []:
+        yield ("evaluate", "shots"), "empty; expected at least one number of demonstrations"
+    for where, own in _matches(raw, ("evaluate", "tasks", "*", "shots"), ()):
+        if own == []:
+            yield where, "empty; expected at least one number of demonstrations"
+        for number in own if isinstance(own, list) and isinstance(shots, (list, tuple)) else ():
+            if number not in shots:
+                expected = ", ".join(map(str, shots))
+                yield where, f"found {shorten(number)}; expected numbers of evaluate.shots: {expected}"
+    for where, metric in _matches(raw, ("evaluate", "tasks", "*", "metric"), ()):
+        if isinstance(metric, str) and metric not in METRICS and not is_function(metric):
+            hint = did_you_mean(metric, METRICS) or f"; expected one of {', '.join(METRICS)}"
+            yield where, f"no metric {shorten(metric)}{hint}, or FILE.py:FUNCTION"
+    for where, selectors in _matches(raw, ("evaluate", "tasks", "*", "tasks"), ()):
+        if selectors == []:
+            yield where, "empty; expected at least one selector"
+    if _value(raw, "evaluate.split") == "validation" and _value(raw, "render.validation_prompts") == 0:
+        text = "found 'validation' with render.validation_prompts = 0, which renders none; expected more, or test"
+        yield ("evaluate", "split"), text
+
+
+def _answering(raw: dict[str, Any]) -> Iterator[Problem]:
+    """Yield numbers of answers that contradict each other, and servers that cannot be asked."""
+    samples, temperature, k = (
+        _value(raw, f"evaluate.{key}") for key in ("sampling.num_samples", "sampling.temperature", "pass_k")
+    )
+    if is_number(samples) and samples > 1 and temperature == 0:
+        text = (
+            f"found {samples} with evaluate.sampling.temperature = 0, under which all answers are one; "
+            f"expected 1, or a temperature above 0"
+        )
+        yield ("evaluate", "sampling", "num_samples"), text
+    if is_number(samples) and is_number(k) and k > samples:
+        yield (
+            ("evaluate", "pass_k"),
+            f"found {k}; expected at most evaluate.sampling.num_samples = {samples}",
+        )
+    for pattern in (("evaluate", "stop", "*"), ("evaluate", "tasks", "*", "stop", "*")):
+        for where, stop in _matches(raw, pattern, ()):
+            if stop == "":
+                yield where, "empty text, which stops nothing; expected text, or no such entry"
+    for where, url in _matches(raw, ("evaluate", "endpoint", "url"), ()):
+        if isinstance(url, str) and not _URL.fullmatch(url):
+            found = "found an address with a login" if "@" in url else f"found {shorten(url)}"
+            yield where, f"{found}; expected an address such as http://localhost:8000/v1"
+    if _value(raw, "evaluate.endpoint") and _value(raw, "evaluate.checkpoints") is True:
+        text = "given with evaluate.endpoint, which has no checkpoints; expected one of them"
+        yield ("evaluate", "checkpoints"), text
 
 
 def _mixing(raw: dict[str, Any]) -> Iterator[Problem]:

@@ -29,7 +29,9 @@ SPLITS = ("train", "validation", "test", "demonstration", "excluded")
 UPSTREAM_SPLITS = ("train", "validation", "test", "demonstration")
 ROLES = ("train", "eval", "both", "excluded")
 ACTIONS = ("keep", "drop_train_task", "drop_eval_task", "drop_train_examples", "drop_eval_examples")
-METRICS = ("accuracy", "exact_match", "rouge_l")
+FINAL, INITIAL, ENDPOINT = "final", "initial", "endpoint"
+"""Models in predictions and scores: after training, before it, behind a server; `step-000500` is a checkpoint."""
+METRICS = ("accuracy", "exact_match", "token_f1", "rouge_l", "bleu", "chrf", "pass_at_k")
 
 SEGMENT_KINDS = (
     "instruction",
@@ -262,12 +264,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("shots", _I),
         ("num_demonstrations", _I),
         ("prediction", _S),
+        ("samples?", _LIST),
+        ("answer", _S),
         ("references", _LIST),
         ("options?", _LIST),
         ("correct_option?", _I),
         ("scores?", pa.list_(_F)),
         ("metric", _S),
         ("value?", _F),
+        ("statistics?", pa.list_(_F)),
         ("clean", _B),
     ),
     "scores/scores": _schema(
@@ -281,6 +286,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("high", _F),
         ("num", _I),
         ("clean_value?", _F),
+        ("matched_value?", _F),
+        ("clean_low?", _F),
+        ("clean_high?", _F),
+        ("num_clean", _I),
     ),
 }
 

@@ -8,8 +8,15 @@ from typing import Any
 from taskmill.plain import to_json
 from taskmill.recipe import Resolved
 
-UNFINGERPRINTED = (("render", "time_limit_seconds"), ("render", "memory_limit_mb"))
-"""(section, key) of settings that can stop a stage and never change what it makes."""
+UNFINGERPRINTED = (
+    ("render", "time_limit_seconds"),
+    ("render", "memory_limit_mb"),
+    ("evaluate", "batch_size"),
+    ("evaluate", "endpoint", "api_key_variable"),
+    ("evaluate", "endpoint", "num_requests"),
+    ("evaluate", "endpoint", "timeout_seconds"),
+)
+"""Places of settings that can stop a stage or make it quicker, and never change what it makes."""
 
 
 class Settings:
@@ -35,7 +42,9 @@ class Settings:
         return self.path(self._recipe.data_root)
 
     def __getattr__(self, section: str) -> Any:
-        if section.startswith("_") or section not in self._sections:
+        if section.startswith("_"):  # asked while this is made from a pickle, before there are sections
+            raise AttributeError(section)
+        if section not in self._sections:
             raise AttributeError(f"section {section!r} is not among the declared {self._sections}")
         return getattr(self._recipe, section)
 
@@ -43,7 +52,10 @@ class Settings:
         """Return the declared sections as JSON values: the settings part of a fingerprint."""
         everything = to_json(self._recipe)
         found = {section: everything[section] for section in self._sections}
-        for section, name in UNFINGERPRINTED:
-            if section in found:
-                found[section].pop(name)
+        for *parents, name in UNFINGERPRINTED:
+            value: Any = found
+            for parent in parents:
+                value = (value or {}).get(parent)
+            if value is not None:
+                value.pop(name)
         return found

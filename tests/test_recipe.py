@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,10 @@ import yaml
 from taskmill import recipe_files
 from taskmill.errors import RecipeError, UsageError
 from taskmill.plain import build, leaves, to_json
-from taskmill.recipe import Recipe, Resolved, Source
+from taskmill.recipe import Endpoint, MetaICL, Recipe, Resolved, Source
 from taskmill.recipe_check import schema
 from taskmill.recipe_files import from_json, load, resolved_json
-from taskmill.recipe_reference import describe
+from taskmill.recipe_reference import describe, help_texts
 from taskmill.settings import Settings
 
 SMALLEST = """\
@@ -345,9 +346,39 @@ def test_every_shipped_recipe_is_right() -> None:
 def test_schema_and_reference_know_every_key() -> None:
     assert set(schema()["properties"]) == set(to_json(Recipe("a", ())))
     described = {key for key, _, _ in describe()}
-    plain = {k for k, _ in leaves(to_json(Recipe("a", ()))) if ".rules." not in k and k != "sources"}
-    assert {k for k in plain if k not in described} == {
-        "curate.max_examples_by_benchmark.flan",
-        "mix.auxiliary",
-        "render.conditions",
+    inside = {
+        re.sub(r"(\[\]|\.<name>)\..*", "", key) for key in described if "[]." in key or ".<name>." in key
     }
+    plain = {k for k, _ in leaves(to_json(Recipe("a", ()))) if ".rules." not in k}
+    assert {k for k in plain if k not in described} - inside == {"curate.max_examples_by_benchmark.flan"}
+    assert {"sources", "evaluate.tasks", "mix.auxiliary", "render.conditions"} <= inside
+
+
+def test_reference_shows_the_keys_of_sections_that_may_be_null() -> None:
+    found = {key: (kind, default) for key, kind, default in describe()}
+    texts = help_texts()
+    assert found["evaluate.endpoint"] == found["render.metaicl"] == ("mapping | null", "null")
+    assert found["evaluate.endpoint.url"] == ("text", "required")
+    assert found["render.metaicl.exponent"] == ("number", "4.0")
+    assert "server" in texts["evaluate.endpoint"] and "http" in texts["evaluate.endpoint.url"]
+
+
+def test_sections_that_may_be_null_can_be_given_whole_in_part_and_key_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(SMALLEST + "render: {metaicl: {exponent: 2.0}}\n")
+    one_by_one = (
+        "evaluate.endpoint.url=http://x/v1",
+        "evaluate.endpoint.model=m",
+        "render.metaicl.exponent=3",
+    )
+    found = load(path, one_by_one)
+    assert found.recipe.evaluate.endpoint == Endpoint("http://x/v1", "m")
+    assert found.recipe.render.metaicl == MetaICL(exponent=3.0)
+    assert found.origin["evaluate.endpoint.url"] == found.origin["render.metaicl.exponent"] == "--set"
+    whole = load(path, ("evaluate.endpoint={url: http://x/v1, model: m, api: chat}",))
+    assert whole.recipe.evaluate.endpoint == Endpoint("http://x/v1", "m", "chat")
+    none = load(path, ("evaluate.endpoint=", "render.metaicl=null"))
+    assert none.recipe.evaluate.endpoint is None and none.recipe.render.metaicl is None
+    assert problems(tmp_path, SMALLEST, "evaluate.endpoint.url=http://x/v1") == [
+        "--set evaluate.endpoint.url=http://x/v1: evaluate.endpoint.model: missing; it has no default"
+    ]

@@ -71,7 +71,7 @@ def test_any_cast_is_parsed_or_refused(raw: Any, key: str) -> None:
             r"keywords\.text: the cast has no field 'txet' - did you mean 'text'",
         ),
         ({"facts": {"licence": "MIT"}}, "did you mean 'license'"),
-        ({"facts": {"metric": "bleu"}}, "accuracy, exact_match, rouge_l"),
+        ({"facts": {"metric": "blue"}}, "accuracy, exact_match, token_f1, rouge_l, bleu"),
         ({"format": "lines"}, "pattern: found None"),
         ({"format": "parallel"}, "at least two columns"),
         ({"explode": ["a"]}, "explode: found"),

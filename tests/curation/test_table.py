@@ -226,7 +226,7 @@ def test_what_does_not_fit_the_rows_is_named_with_what_does(
         ({"cast": {"fields": {"text": "a"}, "fromat": "csv"}}, "did you mean 'format'"),
         ({"files": {"tarin": "a.jsonl"}}, "did you mean 'train'"),
         ({"category": 3}, "facts.category: found 3"),
-        ({"metric": "bleu"}, "accuracy"),
+        ({"metric": "blue"}, "accuracy"),
         ({"split": {"column": "fold"}}, "split: unknown key 'column'"),
     ],
 )

@@ -30,7 +30,7 @@ from taskmill.curation.sources._chat import parse_quality
 from taskmill.curation.sources._files import FileError
 from taskmill.curation.sources._records import FORMATS, guess_format
 from taskmill.errors import RecipeError, shorten
-from taskmill.records import STYLES
+from taskmill.records import METRICS, STYLES
 from taskmill.shapes import SHAPES
 
 log = logging.getLogger("taskmill")
@@ -61,7 +61,7 @@ OPTIONS = {
     "license": "licence of the data",
     "license_evidence": "where its licence is stated",
     "homepage": "address of the data set's page",
-    "metric": "accuracy, exact_match or rouge_l",
+    "metric": ", ".join(METRICS),
     "multiple_choice": "whether answers are ranked among the options",
     "languages": "languages of the text",
     "style": "keywords (default), task, instance, reasoning or document",

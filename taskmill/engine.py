@@ -54,6 +54,17 @@ class _Absent:
             raise ModuleNotFoundError(name)
 
 
+_slot = 0
+
+
+def slot() -> int:
+    """Return which of the workers this process is, from 0: what it may take for itself alone, such as a GPU.
+
+    0 in a process that is no worker.
+    """
+    return _slot
+
+
 def run_jobs(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, watch: Watch | None = None
 ) -> Iterator[Result]:
@@ -79,7 +90,7 @@ def run_jobs(
     number = max(1, min(workers, len(jobs)))
     context = multiprocessing.get_context("spawn")
     board = context.RawArray("c", number * SLOT) if watch is not None else None
-    taken = context.Value("i", 0) if watch is not None else None
+    taken = context.Value("i", 0)
     dog = Watchdog(watch, board) if watch is not None else None
     try:
         yield from _in_workers(function, jobs, number, board, taken)
@@ -139,10 +150,12 @@ def _interrupts_held() -> Iterator[None]:
 
 def _follow_parent(board: Any, taken: Any) -> None:
     """Leave interrupts to the parent, and end with it: a run that was killed must not go on writing."""
+    global _slot
+    with taken.get_lock():
+        _slot = taken.value
+        taken.value += 1
     if board is not None:
-        with taken.get_lock():
-            activity.join(board, taken.value)
-            taken.value += 1
+        activity.join(board, _slot)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_pandas_out()
     parent = multiprocessing.parent_process()

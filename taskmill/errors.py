@@ -99,6 +99,10 @@ class LimitError(TaskmillError):
     """A worker that took more time or memory for one thing than it may, and was ended."""
 
 
+class EndpointError(TaskmillError):
+    """A server of a model that cannot be reached, or that does not answer what it is asked."""
+
+
 class MissingPackageError(TaskmillError):
     """An optional package that a stage needs and that is not installed."""
 

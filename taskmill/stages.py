@@ -51,7 +51,9 @@ WAITS = "for an earlier stage"
 class StageModule(Protocol):
     """What the module of a stage offers. Optional: `external`, digests of whatever else it reads, `PRELIMINARY`,
     values of `external` that mark a finished stage as an unfinished form of the one without them, `pending`,
-    what has to be fetched before `external` can be known, and `follow`, the part of the processes of a launch but rank 0."""
+    what has to be fetched before `external` can be known, `follow`, the part of the processes of a launch but rank 0,
+    `reads`, what it reads with the present settings where that is not always READS, and `fingerprinted`, the settings that
+    count where these are not all of SECTIONS."""
 
     REVISION: int
     SECTIONS: tuple[str, ...]
@@ -141,10 +143,23 @@ class Walk:
     def ready(self, name: str) -> bool:
         """Return whether everything a stage reads is finished."""
         try:
-            self.inputs(name).identity(self.module(name).READS)
+            inputs = self.inputs(name)
+            inputs.identity(self._reads(name, self.settings(name), inputs))
         except UsageError:
             return False
         return True
+
+    def _reads(self, name: str, settings: Settings, inputs: Inputs) -> tuple[tuple[str, str], ...]:
+        """Return (stage, table) of everything that a stage reads.
+
+        Raises:
+            UsageError: an earlier stage is not finished.
+        """
+        module: Any = self.module(name)
+        found: tuple[tuple[str, str], ...] = (
+            module.reads(settings, inputs) if hasattr(module, "reads") else module.READS
+        )
+        return found
 
     def identity(self, name: str, settings: Settings | None = None) -> Identity:
         """Return everything that a stage's result depends on; `settings` are by default new ones of the stage.
@@ -155,14 +170,16 @@ class Walk:
         from taskmill.artifact import Identity
 
         module, settings, inputs = self.module(name), settings or self.settings(name), self.inputs(name)
+        tables = inputs.identity(self._reads(name, settings, inputs))
         external = getattr(module, "external", None)
+        fingerprinted = getattr(module, "fingerprinted", None)
         return Identity(
             stage=name,
             revision=module.REVISION,
-            settings=settings.values(),
+            settings=fingerprinted(settings) if fingerprinted else settings.values(),
             seed=settings.seed,
             limit=settings.limit if name == "curate" else None,
-            inputs=inputs.identity(module.READS),
+            inputs=tables,
             external=external(settings, inputs) if external else {},
         )
 
@@ -191,7 +208,7 @@ class Walk:
         if isinstance(opened, Manifest):
             return Outcome(name, "up to date", "", opened, time.time() - started)
         inputs = self.inputs(name)
-        check_inputs(inputs, module.READS)
+        check_inputs(inputs, self._reads(name, settings, inputs))
         replaced = self.record_recipe()
         log.info("%s: started", name)
         try:

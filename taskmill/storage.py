@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,6 +307,28 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
                 return file.read()
             _require_columns(path, file.schema_arrow.names, columns)
             return file.read(columns=list(columns)).select(list(columns))
+    except _UNREADABLE as error:
+        raise _damaged(path, error) from error
+
+
+def read_rows(path: Path, places: Sequence[int]) -> pa.Table:
+    """Read the rows at ascending `places` of a Parquet file, and no row group without one of them.
+
+    Raises:
+        DamagedError: see read_table.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            groups, kept, first, read = [], [], 0, 0
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                here = places[bisect_left(places, first) : bisect_left(places, first + size)]
+                if here:
+                    groups.append(group)
+                    kept += [read + place - first for place in here]
+                    read += size
+                first += size
+            return file.read_row_groups(groups).take(pa.array(kept, pa.int64()))
     except _UNREADABLE as error:
         raise _damaged(path, error) from error
 

@@ -27,6 +27,7 @@ from taskmill.storage import (
     digest,
     iter_batches,
     read_json,
+    read_rows,
     read_table,
     rows_digest,
     write_bytes,
@@ -328,3 +329,11 @@ def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
             missed_in_pages += 1
     assert len(places) > 250
     assert missed_in_pages == 0, "a changed page was read as if it were whole"
+
+
+def test_rows_are_read_from_the_row_groups_that_hold_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    table = pa.table({"n": list(range(25))})
+    pq.write_table(table, path, row_group_size=10, write_page_checksum=True)
+    for places in ([], [0], [9, 10], [3, 24], list(range(25))):
+        assert read_rows(path, places).column("n").to_pylist() == places

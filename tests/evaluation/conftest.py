@@ -102,17 +102,17 @@ def run(tmp_path: Path, tokenizer_folder: Path, make_model: Callable[..., Any]) 
 def evaluate_run(run: Path) -> Callable[..., Any]:
     """Run the evaluate stage over the miniature run; returns its manifest."""
 
-    def go(force: bool = False, predict_only: bool = False, **evaluate: Any) -> Any:
+    def go(force: bool = False, predict_only: bool = False, workers: int = 1, **evaluate: Any) -> Any:
         from taskmill.artifact import Manifest, open_stage
         from taskmill.evaluation import build
 
-        section = Evaluate(**{"shots": (0, 2), "max_new_tokens": 6, "num_resamples": 50, **evaluate})
-        settings = Settings(resolved(section, run), build.SECTIONS)
+        default = {"shots": (0, 2), "max_new_tokens": 6, "num_resamples": 50, "zero_shot_only": ()}
+        settings = Settings(resolved(Evaluate(**{**default, **evaluate}), run), build.SECTIONS, workers)
         settings.predict_only = predict_only
         inputs = inputs_of(run)
         identity = Identity(
-            "evaluate", build.REVISION, settings.values(), settings.seed, None,
-            inputs.identity(build.READS), build.external(settings, inputs),
+            "evaluate", build.REVISION, build.fingerprinted(settings), settings.seed, None,
+            inputs.identity(build.reads(settings, inputs)), build.external(settings, inputs),
         )  # fmt: skip
         opened = open_stage(run / "scores", identity, force)
         return opened if isinstance(opened, Manifest) else build.build(settings, inputs, opened)

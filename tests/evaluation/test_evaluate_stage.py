@@ -14,9 +14,13 @@ import pytest
 from evaluation_run import inputs_of, resolved
 
 from taskmill.commands.finished import FinishedRun
-from taskmill.commands.scores import scores
+from taskmill.commands.scoring.scores import scores
 from taskmill.errors import DamagedError, MissingPackageError, StaleError
-from taskmill.evaluation import build, metrics, scoring
+from taskmill.evaluation import build
+from taskmill.evaluation.answering import jobs, models, ranking
+from taskmill.evaluation.answering.models import Model
+from taskmill.evaluation.metrics import registry as metrics
+from taskmill.evaluation.metrics import rouge
 from taskmill.recipe import Evaluate
 from taskmill.runs import check_inputs, verify_stage
 from taskmill.settings import Settings
@@ -34,13 +38,13 @@ def rows_of(run: Path, name: str) -> list[dict[str, Any]]:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models that were opened, in order."""
     opened: list[str] = []
-    original = build._open_scorer
+    original = jobs.open_model
 
-    def counting(model: str, *rest: Any) -> Any:
-        opened.append(model)
+    def counting(model: Model, *rest: Any) -> Any:
+        opened.append(model.name)
         return original(model, *rest)
 
-    monkeypatch.setattr(build, "_open_scorer", counting)
+    monkeypatch.setattr(jobs, "open_model", counting)
     return opened
 
 
@@ -60,14 +64,14 @@ def test_predictions_and_scores(run: Path, evaluate_run: Callable[..., Any]) -> 
         wanted = {"alpha/choice": "accuracy", "alpha/free": "rouge_l", "alpha/odd": "exact_match"}
         assert row["metric"] == wanted[row["task"]]
         if ranked:
-            assert row["prediction"] == row["options"][scoring.best(row["scores"])]
+            assert row["prediction"] == row["options"][ranking.best(row["scores"])]
             assert row["options"][row["correct_option"]] in row["references"]
             assert row["value"] == float(row["prediction"] in row["references"])
         else:
             assert row["scores"] is None and row["correct_option"] is None
-            assert row["value"] == pytest.approx(
-                metrics.score(row["metric"], row["prediction"], row["references"]), abs=1e-6
-            )
+            item = metrics.Item([row["prediction"]], row["references"], None, None, "", "", "")
+            [valued] = metrics.values(metrics.Measure(row["metric"]), [item], 1)
+            assert row["value"] == pytest.approx(valued.value, abs=1e-6)
     rows = {(r["model"], r["scope"], r["name"], r["shots"]): r for r in rows_of(run, "scores")}
     for model in ("final", "initial"):
         for shots in (0, 2):
@@ -119,7 +123,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(
         if path.is_file():
             path.unlink()
     loads.clear()
-    original, calls = build._answers, []
+    original, calls = jobs.answer, []
 
     def failing(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -127,7 +131,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(build, "_answers", failing)
+    monkeypatch.setattr(jobs, "answer", failing)
     with pytest.raises(KeyboardInterrupt):
         evaluate_run()
     assert not (run / "scores" / "manifest.json").exists()
@@ -228,8 +232,8 @@ def test_a_missing_metric_package_is_reported_before_a_model_loads(
     run: Path, evaluate_run: Callable[..., Any], loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rouge_score", None)
-    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
-    metrics._rouge_scorer.cache_clear()
+    monkeypatch.setitem(sys.modules, "rouge_score.tokenizers", None)
+    rouge.stemmer.cache_clear()
     with pytest.raises(MissingPackageError, match=r"rouge_score.*taskmill\[eval\]"):
         evaluate_run()
     assert loads == []
@@ -256,7 +260,7 @@ build.build(settings, inputs_of(run), StageWriter(run / "scores", identity))
 """
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent.parent)])
-    blocked = json.dumps([*BLOCKED, "rouge_score"])
+    blocked = json.dumps([*BLOCKED, "rouge_score", "sacrebleu"])
     subprocess.run(
         [sys.executable, "-c", code, str(run), blocked], check=True, env={**os.environ, "PYTHONPATH": path}
     )
@@ -280,12 +284,13 @@ def test_predictions_tell_the_shots_asked_from_the_demonstrations_shown(
     "path", ["tokens/tokenizer/tokenizer.json", "model/final/config.json", "model/final/model.safetensors"]
 )
 def test_damage_to_what_answers_is_found_before_anything_is_scored(run: Path, path: str) -> None:
-    check_inputs(inputs_of(run), build.READS)
+    settings, inputs = Settings(resolved(Evaluate(), run), build.SECTIONS), inputs_of(run)
+    check_inputs(inputs, build.reads(settings, inputs))
     raw = bytearray((run / path).read_bytes())
     raw[-3] ^= 0x40
     (run / path).write_bytes(bytes(raw))
     with pytest.raises(DamagedError, match=Path(path).name):
-        check_inputs(inputs_of(run), build.READS)
+        check_inputs(inputs, build.reads(settings, inputs))
 
 
 def test_a_damaged_adapter_is_not_scored(tmp_path: Path) -> None:
@@ -296,19 +301,7 @@ def test_a_damaged_adapter_is_not_scored(tmp_path: Path) -> None:
 
     evaluation_run.stage(tmp_path / "model", "train", write)
     (tmp_path / "model" / "final" / "adapter_model.safetensors").write_bytes(b"Weights")
+    inputs = inputs_of(tmp_path)
+    read = [("train", name) for name in models.files(inputs.manifest("train"), False)]
     with pytest.raises(DamagedError, match="adapter_model"):
-        check_inputs(inputs_of(tmp_path), [read for read in build.READS if read[0] == "train"])
-
-
-def test_the_answer_of_a_reasoning_task_is_taken_from_its_last_sentence() -> None:
-    prompt = {"prompt": b"", "example": "r/t#1", "level": "partial", "template": None, "options": None,
-              "references": ["32"]}  # fmt: skip
-    answer = {"prompt": b"", "prediction": "43 - 11 is 32. The answer is 32.", "scores": None}
-    values = {
-        style: build._prediction(
-            prompt, answer, {"metric": "exact_match", "style": style}, {"r/t#1": (0, True)}, False
-        )
-        for style in ("reasoning", "task")
-    }
-    assert {style: row["value"] for style, row in values.items()} == {"reasoning": 1.0, "task": 0.0}
-    assert values["reasoning"]["prediction"] == answer["prediction"]
+        check_inputs(inputs, read)

@@ -6,7 +6,7 @@ import pytest
 from evaluation_run import CONTROL, DEMONSTRATION, INPUT, INSTRUCTION, OUTPUT, pieces_of, prompt_columns
 
 from taskmill.errors import DataError
-from taskmill.evaluation import fitting
+from taskmill.evaluation.asking import fitting
 from taskmill.training.encoding.encoder import encode
 from taskmill.training.encoding.rows import Prompt
 from taskmill.training.encoding.tokenizer import TextTokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from evaluation_run import CONTROL, DEMONSTRATION, INPUT, INSTRUCTION, OUTPUT, prompt_columns
 
-from taskmill.evaluation import fitting
+from taskmill.evaluation.asking import fitting
 from taskmill.training.encoding.encoder import encode
 from taskmill.training.encoding.rows import Prompt
 from taskmill.training.encoding.tokenizer import TextTokenizer

@@ -1,21 +1,26 @@
-"""Scoring with a causal language model: log-probabilities of options, and greedy generation.
+"""Likelihood ranking with a causal language model: log-probabilities of options.
 
-Ranking puts a question and all its options into one row: the shared prefix once, then each option's tokens, with a mask
-under which an option sees the prefix and itself but no other option, and positions that go on from the prefix. That
-is the same computation as one forward pass per option (up to rounding), with the prefix computed once. Models that do
-not obey such a mask (recurrent ones) are found out by `open_scorer` and get one row per option.
+What all options of a question begin with, its trunk, goes through the model once, and what the trunks of many questions
+begin with, their head, once for all of them. The options then go through it together behind the trunk's cache, one branch
+each: positions go on from the trunk, and under the mask a branch sees trunk and itself but no other branch. The last
+token of an option is predicted and never fed, so options of one token cost nothing beyond the trunk. That is the
+same computation as one forward pass per option (up to rounding). Models that do not obey such a mask, or have no such
+cache (recurrent ones), are found out by `open_scorer` and get one row per option, as do options beyond the window of a
+model that sees no further.
 
-Rows are sorted by length and cut into static batches, padded on the left; results come in the order of the
-requests. Nothing depends on the batch size but the last bits of a float. Position ids and masks are always explicit.
+Rows are sorted by length and cut into static batches, padded on the right, where no token sees the padding; logits are
+computed where a token of an option is predicted, and nowhere else. Results come in the order of the questions.
+Nothing depends on the batch size but the last bits of a float.
 
-Shapes: B rows, L row length, K last positions of which logits are wanted, V vocabulary, N options.
+Shapes: B rows, P places of the trunks behind the head, T places of the branches, N tokens predicted,
+U places that predict them, V vocabulary.
 """
 
 from __future__ import annotations
 
-import inspect
+import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,110 +28,129 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskmill.errors import MissingPackageError
-from taskmill.evaluation.fitting import Opening, Ranking
+from taskmill.evaluation.answering.rows import HEAD, I32, Layout, Row
+from taskmill.evaluation.answering.scorer import (
+    Scorer,
+    is_exact,
+    logits_at,
+    mask_of,
+    masks_of,
+    num_ids,
+    window,
+)
+from taskmill.evaluation.asking.fitting import Ranking
 
 try:
     import torch
+    from transformers import DynamicCache
 except ImportError as error:
     raise MissingPackageError("torch", "train", "scoring with a model") from error
 
 log = logging.getLogger("taskmill")
 
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+
 DECIMALS = 6
 """Log-probabilities are rounded, in nats."""
 TIE = 1e-5
-"""Log-probabilities this near count as equal: the rounding of fp32 never decides between equal options."""
-_MASK_CELLS = 2**26
-"""Most cells of an attention mask (B x L x L): 256 MB in fp32."""
-_LOGIT_CELLS = 2**27
-"""Most logits kept (B x K x V): 512 MB in fp32."""
+"""Values this near count as equal: the rounding of fp32 never decides between equal options."""
+_PART_CELLS = 2**23
+"""Logits of which probabilities are computed at once: what is as large as they are is then small."""
 _TOLERANCE = 1e-3
-"""Largest difference of log-probabilities, in nats, between options in one row and in rows of their own."""
-_ROW_TOKENS = 4096
-"""Options of one question are spread over rows of at most about this many tokens."""
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """A model ready to be asked."""
-
-    model: Any
-    """A transformers (or peft) causal language model in evaluation mode."""
-    pad_id: int
-    eos_id: int
-    batch_size: int
-    """Rows per forward pass at most."""
-    tree: bool = True
-    """Whether options share a row; a model that does not obey such masks gets a row for each option."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
+"""Largest difference of log-probabilities, in nats, between options in one row and in rows of their own, in fp32."""
+_PROBED_WINDOW = 1024
+"""Widest window, in tokens, that is tried out."""
 
 
 def open_scorer(model: Any, pad_id: int, eos_id: int, batch_size: int) -> Scorer:
-    """Return a scorer whose rows suit the model: options share rows where that changes no log-probability."""
-    scorer = Scorer(model, pad_id, eos_id, batch_size)
-    size = min(97, int(model.get_input_embeddings().num_embeddings))
-    ids = (np.arange(24, dtype=np.int32) * 7 + 3) % size
-    probe = [Ranking(ids[:9], (ids[9:14], ids[14:16], ids[16:]), (0, 0, 0))]
-    plain = replace(scorer, tree=False)
+    """Return a scorer whose rows suit the model: options share rows where that changes no log-probability.
+
+    Questions with a common head, and one that fits a narrow window, are ranked with shared rows and without; where
+    layers see a window of at most 1,024 tokens, so are longer ones, in fp32.
+    """
+    scorer = Scorer(model, pad_id, eos_id, batch_size=2)
+    ids = (np.arange(80, dtype=np.int32) * 7 + 3) % min(97, num_ids(model))
+    options = (ids[9:12], ids[12:14], ids[14:21])
+    probe = [Ranking(ids[24 : 24 + size], options, (0, 0, 0)) for size in (HEAD + 9, HEAD + 3)]
+    probe.append(Ranking(ids[21:24], options[:2], (0, 0)))
+    if not _equal(scorer, probe, ids[70:73]):
+        name = type(model).__name__
+        log.warning("evaluate: %s does not keep options in one row apart; one row each, slower", name)
+        return Scorer(model, pad_id, eos_id, batch_size, tree=False)
+    reach = window(model) or 0
+    if 0 < reach <= _PROBED_WINDOW and is_exact(model):
+        trunk = (np.arange(reach + reach // 4 + 9) ** 2 * 7 // 11 % num_ids(model)).astype(np.int32)
+        wide = replace(scorer, windowed=True)
+        probe = [Ranking(trunk, options[:2], (0, 0)), Ranking(trunk, options[2:], (0,))]
+        scorer = wide if _equal(wide, probe, ids[70:73]) else scorer
+    return replace(scorer, batch_size=batch_size)
+
+
+def _equal(scorer: Scorer, probe: Sequence[Ranking], other: I32) -> bool:
+    """Return whether shared rows change nothing.
+
+    Rounding to 16 bits hides a small leak, so options may not move either when the first one is replaced.
+    """
+    changed = [replace(ranking, suffixes=(other, *ranking.suffixes[1:])) for ranking in probe]
+    expected = np.concatenate(rank(replace(scorer, tree=False), probe))
     try:
-        together = rank(scorer, probe)
-    except (RuntimeError, ValueError, TypeError):
-        together = [[np.inf] * 3]
-    if np.abs(np.subtract(together, rank(plain, probe))).max() <= _TOLERANCE:
-        return scorer
-    log.warning(
-        "evaluate: %s does not keep options in one row apart; one row each, slower", type(model).__name__
-    )
-    return plain
-
-
-# ------------------------------------------------------------------------------------------- ranking
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Some options of a question, laid out behind the shared prefix."""
-
-    question: int
-    options: tuple[int, ...]
-    shared: NDArray[np.int32]
-    suffixes: tuple[NDArray[np.int32], ...]
-
-    @property
-    def tail(self) -> int:
-        """Tokens of all suffixes."""
-        return sum(map(len, self.suffixes))
-
-    @property
-    def length(self) -> int:
-        """Tokens of the row."""
-        return len(self.shared) + self.tail
+        rows, moved = rank(scorer, probe), rank(scorer, changed)
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):
+        return False
+    found = np.concatenate(rows)
+    moves = [abs(a - b) for one, two in zip(rows, moved) for a, b in zip(one[1:], two[1:])]
+    allowed = _TOLERANCE if is_exact(scorer.model) else 0.1 + 0.02 * np.abs(expected)
+    return bool((np.abs(found - expected) <= allowed).all() and max(moves) <= _TOLERANCE)
 
 
 def rank(scorer: Scorer, rankings: Sequence[Ranking]) -> list[list[float]]:
     """Return the log-probability of every option of every question: the sum over its tokens, unnormalised.
 
-    In nats, rounded to DECIMALS.
+    In nats, rounded to DECIMALS; 0 for an option without tokens. Equal questions are computed once, and so are equal
+    options of a question.
     """
+    first: dict[tuple[Any, ...], int] = {}
+    source = [first.setdefault(_key(ranking), index) for index, ranking in enumerate(rankings)]
     scores = [[0.0] * len(ranking.suffixes) for ranking in rankings]
-    rows = [row for index, ranking in enumerate(rankings) for row in _rows(index, ranking, scorer.tree)]
-    rows.sort(key=lambda row: (-row.length, row.question, row.options))
-    for batch in _batches(scorer, rows):
+    layout = Layout.of(scorer)
+    rows = [row for index in first.values() for row in layout.rows(index, rankings[index])]
+    reader = _Reader(scorer)
+    for head, batch in layout.batches(rows):
         with torch.inference_mode():
-            found = _forward_rows(scorer, batch)
-        for row, values in zip(batch, found):
-            start = 0
-            for option, suffix in zip(row.options, row.suffixes):
-                skip = rankings[row.question].skip[option]
-                value = float(values[start + skip : start + len(suffix)].sum())
-                scores[row.question][option] = round(value, DECIMALS)
-                start += len(suffix)
-    return scores
+            sums = iter(reader.sums(head, batch))
+        for row in batch:
+            for places, value in zip(row.options, sums):
+                for option in places:
+                    scores[row.question][option] = round(float(value), DECIMALS)
+    return [list(scores[index]) for index in source]
+
+
+def normalised(
+    kind: str,
+    scores: Sequence[float],
+    ranking: Ranking,
+    options: Sequence[str],
+    unconditional: Sequence[float] | None,
+) -> list[float]:
+    """Return what options are compared by.
+
+    Args:
+        kind: `none`, `token` (per token of the option), `byte` (per UTF-8 byte of its text without leading spaces) or
+            `unconditional` (less its log-probability without the prompt).
+        scores: of `rank`, and `unconditional` those of the same options behind the begin token alone.
+    """
+    if kind == "token":
+        sizes = [len(suffix) - skip for suffix, skip in zip(ranking.suffixes, ranking.skip)]
+    elif kind == "byte":
+        sizes = [len(option.lstrip().encode()) for option in options]
+    elif kind == "unconditional":
+        assert unconditional is not None
+        return [score - alone for score, alone in zip(scores, unconditional, strict=True)]
+    else:
+        assert kind == "none", kind
+        return list(scores)
+    return [score / max(1, size) for score, size in zip(scores, sizes, strict=True)]
 
 
 def best(scores: Sequence[float]) -> int:
@@ -135,171 +159,130 @@ def best(scores: Sequence[float]) -> int:
     return next(index for index, value in enumerate(scores) if value >= bound)
 
 
-def _rows(index: int, ranking: Ranking, tree: bool) -> Iterator[_Row]:
-    options: list[int] = []
-    size = len(ranking.shared)
-    for option, suffix in enumerate(ranking.suffixes):
-        if options and (not tree or size + len(suffix) > _ROW_TOKENS):
-            yield _row(index, ranking, options)
-            options, size = [], len(ranking.shared)
-        options.append(option)
-        size += len(suffix)
-    yield _row(index, ranking, options)
+def _key(ranking: Ranking) -> tuple[Any, ...]:
+    return ranking.shared.tobytes(), tuple(suffix.tobytes() for suffix in ranking.suffixes), ranking.skip
 
 
-def _row(index: int, ranking: Ranking, options: Sequence[int]) -> _Row:
-    return _Row(index, tuple(options), ranking.shared, tuple(ranking.suffixes[o] for o in options))
+# ------------------------------------------------------------------------------------------ the model
 
 
-def _batches(scorer: Scorer, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    """Cut rows, longest first, into batches that keep masks and logits within their limits."""
-    vocab_size = int(scorer.model.get_input_embeddings().num_embeddings)
-    batch: list[_Row] = []
-    tail = 0
-    for row in rows:
-        wide = max(tail, row.tail + 1)
-        length = batch[0].length if batch else row.length
-        size = len(batch) + 1
-        over = size * length**2 > _MASK_CELLS or size * wide * vocab_size > _LOGIT_CELLS
-        if batch and (size > scorer.batch_size or over):
-            yield batch
-            batch, wide = [], row.tail + 1
-        batch.append(row)
-        tail = wide
-    if batch:
-        yield batch
+@dataclass
+class _Wanted:
+    """Tokens of options that are predicted by one forward pass."""
+
+    places: list[I64]
+    """Which token that goes in predicts each, row after row."""
+    targets: list[I32]
+    owners: list[I64]
+    """The option of each, numbered through the batch."""
+
+    def add(self, place: int, targets: I32, owner: int) -> None:
+        """Add tokens that are predicted by consecutive places."""
+        self.places.append(np.arange(place, place + len(targets)))
+        self.targets.append(targets)
+        self.owners.append(np.full(len(targets), owner))
 
 
-def _forward_rows(scorer: Scorer, batch: Sequence[_Row]) -> list[NDArray[np.float64]]:
-    """Return for each row the log-probability of each suffix token: float64[tail]."""
-    length = max(row.length for row in batch)
-    keep = max(row.tail for row in batch) + 1
-    ids_BL = np.full((len(batch), length), scorer.pad_id, dtype=np.int64)
-    position_BL = np.zeros((len(batch), length), dtype=np.int64)
-    branch_BL = np.full((len(batch), length), -1, dtype=np.int64)
+class _Reader:
+    """Runs batches through a model, and keeps the last head."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.head, self.head_cache = b"", DynamicCache()
+
+    def sums(self, head: int, batch: Sequence[Row]) -> F64:
+        """Return the summed log-probability of each option of each row, one after the other."""
+        scorer = self.scorer
+        trunks = [row.trunk[head:] for row in batch]
+        tails = [np.concatenate(row.branches) for row in batch]
+        width, tail = max(map(len, trunks)), max(map(len, tails))
+        behind_trunk, behind_branch = _wanted(batch, head, width, tail)
+        settings: dict[str, Any] = {"use_cache": False}
+        if head or tail:
+            settings = {"use_cache": True, "past_key_values": self._begin(batch[0].trunk[:head], len(batch))}
+        values = [_logprobs(scorer, behind_trunk, input_ids=_padded(scorer, trunks, width), **settings)]
+        if tail:
+            position_BT, mask = _tree(scorer, batch, head + width, tail)
+            ids_BT = _padded(scorer, tails, tail)
+            given = {"input_ids": ids_BT, "position_ids": position_BT, "attention_mask": mask}
+            values.append(_logprobs(scorer, behind_branch, **given, **settings))
+        owner_N = np.concatenate(behind_trunk.owners + (behind_branch.owners if tail else []))
+        return np.bincount(owner_N, torch.cat(values).cpu().double().numpy()).astype(np.float64)
+
+    def _begin(self, head: I32, num_rows: int) -> Any:
+        """Return a cache that holds the head for every row."""
+        if not len(head):
+            return DynamicCache()
+        if self.head != head.tobytes():
+            self.head, self.head_cache = head.tobytes(), DynamicCache()
+            ids_1L = _padded(self.scorer, [head], len(head))
+            settings = {"use_cache": True, "past_key_values": self.head_cache}
+            logits_at(self.scorer.model, ids_1L.new_zeros(1), input_ids=ids_1L, **settings)
+        cache = copy.deepcopy(self.head_cache)
+        cache.batch_repeat_interleave(num_rows)
+        return cache
+
+
+def _wanted(batch: Sequence[Row], head: int, width: int, tail: int) -> tuple[_Wanted, _Wanted]:
+    """Return what is predicted by the pass over the trunks, and by that over the branches."""
+    trunk, branch = _Wanted([], [], []), _Wanted([], [], [])
+    owner = 0
     for b, row in enumerate(batch):
-        begin = length - row.length
-        ids_BL[b, begin:] = np.concatenate([row.shared, *row.suffixes])
-        position_BL[b, begin:], branch_BL[b, begin:] = _layout(row)
-    branch = torch.from_numpy(branch_BL).to(scorer.device)
-    logits_BKV = _logits(
-        scorer.model,
-        keep,
-        input_ids=torch.from_numpy(ids_BL).to(scorer.device),
-        position_ids=torch.from_numpy(position_BL).to(scorer.device),
-        attention_mask=_tree_mask(branch, scorer.model.dtype) if scorer.tree else (branch >= 0).long(),
-        use_cache=False,
-    )
-    return [_suffix_logprobs(logits_KV, row) for logits_KV, row in zip(logits_BKV, batch)]
+        place, start = b * tail, b * width + row.start - head
+        for suffix, skip, inputs in zip(row.suffixes, row.skip, row.branches):
+            first = len(suffix) if not len(inputs) else 1
+            if skip < first:
+                trunk.add(start + skip, suffix[skip:first], owner)
+            if first < len(suffix):
+                skipped = max(skip, 1)
+                branch.add(place + skipped - 1, suffix[skipped:], owner)
+            place += len(inputs)
+            owner += 1
+    return trunk, branch
 
 
-def _layout(row: _Row) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (position, branch) of a row's tokens: branch 0 is the prefix, then 1, 2, ... for its options."""
-    shared = len(row.shared)
-    position = [np.arange(shared)] + [np.arange(shared, shared + len(s)) for s in row.suffixes]
-    sizes = [shared, *map(len, row.suffixes)]
-    return np.concatenate(position), np.repeat(np.arange(len(sizes)), sizes)
+def _padded(scorer: Scorer, rows: Sequence[I32], width: int) -> torch.Tensor:
+    ids_BL = np.full((len(rows), width), scorer.pad_id, dtype=np.int64)
+    for b, row in enumerate(rows):
+        ids_BL[b, : len(row)] = row
+    return torch.from_numpy(ids_BL).to(scorer.device)
 
 
-def _tree_mask(branch_BL: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return the additive mask [B, 1, L, L]: earlier tokens of the prefix and of the same option are seen."""
-    size = branch_BL.shape[1]
-    query_BL1, key_B1L = branch_BL[:, :, None], branch_BL[:, None, :]
-    earlier_LL = torch.ones(size, size, dtype=torch.bool, device=branch_BL.device).tril()
-    seen_BLL = earlier_LL & ((key_B1L == 0) | (key_B1L == query_BL1))
-    mask_BLL = torch.zeros(seen_BLL.shape, dtype=dtype, device=branch_BL.device)
-    return mask_BLL.masked_fill_(~seen_BLL, torch.finfo(dtype).min)[:, None]
+def _tree(scorer: Scorer, batch: Sequence[Row], width: int, tail: int) -> tuple[torch.Tensor, Any]:
+    """Return the positions of the branches' tokens [B, T], and the mask [B, 1, T, head + P + T] as the model takes it.
 
-
-def _suffix_logprobs(logits_KV: torch.Tensor, row: _Row) -> NDArray[np.float64]:
-    """Return float64[tail]; a suffix's first token is predicted by the prefix's last, the others by the one before."""
-    if not row.tail:
-        return np.zeros(0)
-    last_shared = len(logits_KV) - row.tail - 1
-    source, start = [], last_shared + 1
-    for suffix in row.suffixes:
-        source += [last_shared, *range(start, start + len(suffix) - 1)][: len(suffix)]
-        start += len(suffix)
-    ids_T = torch.from_numpy(np.concatenate(row.suffixes).astype(np.int64)).to(logits_KV.device)
-    chosen_TV = logits_KV[torch.tensor(source, device=logits_KV.device)].float()
-    value_T = chosen_TV.gather(1, ids_T[:, None])[:, 0] - chosen_TV.logsumexp(dim=1)
-    values: NDArray[np.float64] = value_T.double().cpu().numpy()
-    return values
-
-
-# ---------------------------------------------------------------------------------------- generation
-
-
-def generate(scorer: Scorer, openings: Sequence[Opening]) -> list[list[int]]:
-    """Return greedily generated token ids, without the end-of-sequence token that ended them.
-
-    Each stops at its first end of sequence or of turn, or after its own `max_new_tokens`; among equal logits the lowest id wins.
+    Two masks, by kind of layer, where some have a window.
     """
-    order = sorted(range(len(openings)), key=lambda i: (-len(openings[i].ids), i))
-    results: list[list[int]] = [[] for _ in openings]
-    for start in range(0, len(order), scorer.batch_size):
-        places = order[start : start + scorer.batch_size]
-        with torch.inference_mode():
-            found = _generate_batch(scorer, [openings[i] for i in places])
-        for place, ids in zip(places, found):
-            results[place] = ids
-    return results
+    position_BT = np.zeros((len(batch), tail), dtype=np.int64)
+    branch_BT = np.full((len(batch), tail), -1, dtype=np.int64)
+    for b, row in enumerate(batch):
+        sizes = [len(branch) for branch in row.branches]
+        branch_BT[b, : row.tail] = np.repeat(np.arange(len(sizes)), sizes)
+        position_BT[b, : row.tail] = len(row.trunk) + np.concatenate([np.arange(size) for size in sizes])
+    size_B = torch.tensor([len(row.trunk) for row in batch], device=scorer.device)
+    branch, position = (torch.from_numpy(array).to(scorer.device) for array in (branch_BT, position_BT))
+    place_P = torch.arange(width, device=scorer.device)
+    trunk_B1P = (place_P < size_B[:, None])[:, None]
+    same_BTT = (branch[:, :, None] == branch[:, None, :]).tril()
+    seen_BTL = torch.cat([trunk_B1P.expand(-1, tail, -1), same_BTT], dim=2)
+    whole = mask_of(scorer.model, seen_BTL)
+    reach = window(scorer.model) if scorer.windowed else None
+    if reach is None:
+        return position, whole
+    place_BL = torch.cat([place_P.expand(len(batch), -1), position], dim=1)
+    near_BTL = position[:, :, None] - place_BL[:, None, :] < reach
+    return position, masks_of(scorer.model, whole, mask_of(scorer.model, seen_BTL & near_BTL))
 
 
-def _generate_batch(scorer: Scorer, openings: Sequence[Opening]) -> list[list[int]]:
-    length = max(len(opening.ids) for opening in openings)
-    ids_BL = np.full((len(openings), length), scorer.pad_id, dtype=np.int64)
-    mask_BL = np.zeros((len(openings), length), dtype=np.int64)
-    for b, opening in enumerate(openings):
-        ids_BL[b, length - len(opening.ids) :] = opening.ids
-        mask_BL[b, length - len(opening.ids) :] = 1
-    next_BT = torch.from_numpy(ids_BL).to(scorer.device)
-    mask = torch.from_numpy(mask_BL).to(scorer.device)
-    limit_B = torch.tensor([opening.max_new_tokens for opening in openings], device=scorer.device)
-    ends = [scorer.eos_id if opening.end_id is None else opening.end_id for opening in openings]
-    end_B = torch.tensor(ends, device=scorer.device)
-    position_BT = (mask.cumsum(1) - 1).clamp(min=0)
-    open_B = limit_B > 0
-    new: list[torch.Tensor] = []
-    cache = None
-    while bool(open_B.any()):
-        out = _call(
-            scorer.model,
-            1,
-            input_ids=next_BT,
-            attention_mask=mask,
-            position_ids=position_BT,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache = out.past_key_values
-        chosen_B = out.logits[:, -1].float().argmax(dim=-1)
-        open_B = open_B & (chosen_B != scorer.eos_id) & (chosen_B != end_B)
-        new.append(torch.where(open_B, chosen_B, scorer.eos_id))
-        open_B = open_B & (len(new) < limit_B)
-        next_BT = new[-1][:, None]
-        mask = torch.cat([mask, torch.ones_like(next_BT)], dim=1)
-        position_BT = position_BT[:, -1:] + 1
-    new_BT = torch.stack(new, dim=1).tolist() if new else [[] for _ in openings]
-    return [_until(ids, scorer.eos_id) for ids in new_BT]
-
-
-def _until(ids: list[int], eos_id: int) -> list[int]:
-    return ids[: ids.index(eos_id)] if eos_id in ids else ids
-
-
-# ------------------------------------------------------------------------------------------- calling
-
-
-def _logits(model: Any, keep: int, **arguments: Any) -> torch.Tensor:
-    """Return the logits of the last `keep` positions: [B, K, V]."""
-    logits: torch.Tensor = _call(model, keep, **arguments).logits[:, -keep:]
-    return logits
-
-
-def _call(model: Any, keep: int, **arguments: Any) -> Any:
-    """Run the model, asking for the last `keep` logits only where it can leave the others out."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if "logits_to_keep" in inspect.signature(base.forward).parameters:
-        arguments["logits_to_keep"] = keep
-    return model(**arguments)
+def _logprobs(scorer: Scorer, wanted: _Wanted, **arguments: Any) -> torch.Tensor:
+    """Run the model; return the log-probability of every wanted token: float32[N]."""
+    if not wanted.places:
+        logits_at(scorer.model, arguments["input_ids"].new_zeros(1), **arguments)
+        return torch.zeros(0, device=scorer.device)
+    place_U, source = np.unique(np.concatenate(wanted.places), return_inverse=True)
+    target = np.concatenate(wanted.targets).astype(np.int64)
+    source_N, target_N = (torch.from_numpy(array).to(scorer.device) for array in (source, target))
+    logits_UV = logits_at(scorer.model, torch.from_numpy(place_U).to(scorer.device), **arguments)
+    parts = logits_UV.split(max(1, _PART_CELLS // logits_UV.shape[1]))
+    total_U = torch.cat([part.float().logsumexp(dim=1) for part in parts])
+    return logits_UV[source_N, target_N].float() - total_U[source_N]

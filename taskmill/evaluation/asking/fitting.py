@@ -99,6 +99,12 @@ class Opening:
     """Demonstrations that `ids` hold."""
     end_id: int | None = None
     """The token that ends the answer's turn, where it is not the end of sequence."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the answer, themselves left out."""
+    key: int = 0
+    """64-bit key of what is drawn for it; a pure function of the recipe's seed and the prompt."""
+    cut: bool = False
+    """Whether tokens were cut, beside demonstrations that were dropped."""
 
 
 @dataclass
@@ -180,6 +186,16 @@ def fit_rankings(
 
 def fit_openings(context: Context, questions: Sequence[Question], max_new_tokens: int) -> list[Opening]:
     """Encode questions to generate from, fitted to the context."""
+    return [opening for _, opening in fit_questions(context, questions, max_new_tokens)]
+
+
+def fit_questions(
+    context: Context, questions: Sequence[Question], max_new_tokens: int
+) -> list[tuple[Question, Opening]]:
+    """Return questions with the demonstrations that fit the context, and their openings.
+
+    `Opening.cut` says whether tokens had to go as well, which the question still has.
+    """
     reserve = min(max_new_tokens, context.max_length // 2)
     limit = context.max_length - reserve
 
@@ -190,13 +206,22 @@ def fit_openings(context: Context, questions: Sequence[Question], max_new_tokens
     openings = []
     for question, row in fitted:
         ids = _started(context, row.ids)
-        if len(ids) > limit:
+        cut = len(ids) > limit
+        if cut:
             ids = _cut(context, ids, limit, question.tk_instruct)
             context.counts.prefixes_cut += 1
         room = min(max_new_tokens, context.max_length - len(ids))
         end_id = context.tokenizer.symbol(question.end)
-        openings.append(Opening(ids, room, question.num_demonstrations, end_id))
+        openings.append((question, Opening(ids, room, question.num_demonstrations, end_id, cut=cut)))
     return openings
+
+
+def fit_unconditional(
+    context: Context, questions: Sequence[Question], options: Sequence[Sequence[str]]
+) -> list[Ranking]:
+    """Encode the same options behind the begin (else end) of sequence token alone."""
+    alone = [replace(question, prefix=(), withheld=()) for question in questions]
+    return fit_rankings(replace(context, counts=FitCounts()), alone, options)
 
 
 def _drop_until(
@@ -213,7 +238,7 @@ def _drop_until(
         shorter: dict[int, Question] = {}
         for place, row in zip(places, encode_all(list(pending.values()), places)):
             question = pending[place]
-            fewer = None if fits(row) else _with_fewer(question)
+            fewer = None if fits(row) else with_fewer(question)
             if fewer is None:
                 result[place] = (question, row)
                 dropped = questions[place].num_demonstrations - question.num_demonstrations
@@ -224,7 +249,7 @@ def _drop_until(
     return [result[place] for place in range(len(questions))]
 
 
-def _with_fewer(question: Question) -> Question | None:
+def with_fewer(question: Question) -> Question | None:
     """Return the question with the next smaller set of demonstrations to be tried, None when it has none.
 
     The first one leaves or, in Tk-Instruct's encoding, the last negative one; when none of these is left, the last

@@ -1,0 +1,1 @@
+"""Scores from single values: the hierarchy of means, intervals, comparisons."""

@@ -1,0 +1,1 @@
+"""How a model answers: likelihood ranking of options, generation, endpoints, several devices."""

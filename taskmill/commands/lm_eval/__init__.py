@@ -1,0 +1,1 @@
+"""What the command `export lm-eval` writes for the lm-evaluation-harness."""

@@ -57,6 +57,11 @@ def _places(text: str, normaliser: Normaliser) -> list[tuple[int, int, list[str]
     return [atom for atom in atoms if atom[2]] if fits else []
 
 
+def word_spans(text: str, normaliser: Normaliser = WORDS) -> list[tuple[int, int]]:
+    """Return where in a text each of its words stands: (start, end); none where that cannot be told."""
+    return [(start, end) for start, end, found in _places(text, normaliser) for _ in found]
+
+
 def mark(text: str, windows: Sequence[str], normaliser: Normaliser | None = WORDS) -> Pieces:
     """Return a text in parts, those that lie in one of the windows marked; nothing is marked where none is found.
 

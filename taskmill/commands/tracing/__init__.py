@@ -1,0 +1,1 @@
+"""Was a text trained on: the command `trace`."""

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from taskmill.commands import figures
 from taskmill.commands.finished import FinishedRun, Row
-from taskmill.commands.scores import TRAINED, UNTRAINED, level_scores, scores
+from taskmill.commands.scoring.scores import level_scores, scores, shown_model
 from taskmill.errors import shorten
-from taskmill.records import LEVELS, SPLITS
+from taskmill.records import INITIAL, LEVELS, SPLITS
 from taskmill.report_drops import drops
 from taskmill.report_overlap import audit, overlap
+from taskmill.report_scores import clean, curves, tasks, variants
 from taskmill.stages import NAMES, STAGES
 from taskmill.training.models.base_files import portable_name
 
@@ -46,6 +47,7 @@ def render(run: FinishedRun) -> str:
     import jinja2
 
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: figures.visible(value) if type(value) is str else value,
@@ -53,9 +55,20 @@ def render(run: FinishedRun) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(bar=figures.bar, heat=figures.heat)
-    for name in ("count", "compact", "percent", "decimal", "signed", "duration", "size", "words", "named"):
+    for name in (
+        "count",
+        "compact",
+        "percent",
+        "decimal",
+        "signed",
+        "duration",
+        "size",
+        "words",
+        "named",
+        "parts",
+    ):
         environment.filters[name] = getattr(figures, name)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = environment.get_template(TEMPLATE.name)
     sections = [_section(run, *item) for item in SECTIONS]
     return template.render(head=head(run), sections=sections)
 
@@ -97,8 +110,8 @@ def head(run: FinishedRun) -> Row:
         cards.append(
             ("tokens", figures.compact(info["num_drawn_tokens"]), f"{figures.percent(share)} carry loss")
         )
-    before = {(r["level"], r["shots"]): r for r in level_scores(run, UNTRAINED)}
-    shown = {row["level"]: row for row in reversed(level_scores(run, TRAINED))}
+    before = {(r["level"], r["shots"]): r for r in level_scores(run, INITIAL)}
+    shown = {row["level"]: row for row in reversed(level_scores(run, shown_model(run)))}
     for level, row in reversed(shown.items()):
         old = before.get((level, row["shots"]))
         text = f"{figures.signed(100 * (row['value'] - old['value']))} by training" if old else ""
@@ -354,5 +367,9 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], Callable[[FinishedRun], Row]], 
     ("audit", "Audit", ("render",), audit),
     ("training", "Training", ("train",), training),
     ("scores", "Scores", ("evaluate",), scores),
+    ("tasks", "Best and worst tasks", ("evaluate",), tasks),
+    ("variants", "Prompt variants", ("evaluate",), variants),
+    ("clean", "Clean against full", ("evaluate",), clean),
+    ("curves", "Learning curves", ("evaluate",), curves),
     ("provenance", "Provenance", (), provenance),
 )

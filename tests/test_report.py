@@ -57,7 +57,7 @@ def test_hostile_text_stays_text(run: Path, page: Page) -> None:
     assert "<script" not in source
     assert "\x1b" not in source
     assert "safe" not in re.findall(r"\|\s*(\w+)", TEMPLATE.read_text(encoding="utf-8"))
-    for section in ("catalogue", "levels", "overlap", "prompts", "scores"):
+    for section in ("catalogue", "levels", "overlap", "prompts", "tasks"):
         assert HOSTILE in page.text[section], section
     assert "Irony & <b>wit</b>" in page.text["catalogue"]
 
@@ -87,7 +87,11 @@ def test_hostile_text_stays_text(run: Path, page: Page) -> None:
         ("mixture", ["alpha", "100.0 %", "12 prompts, 2.00 passes"]),
         ("prompts", ["instruction", "{eos}", "answer 2"]),
         ("training", ["12 updates", "5.000", "3.900", "validation, held out", "4.125", "after update 6"]),
-        ("scores", ["65.0 – 85.0", "70.0", "guess", "Best tasks"]),
+        ("scores", ["65.0 – 85.0", "25.0", "Selection score 75.0"]),
+        ("tasks", ["guess", "Best", "Worst", "partly right, 75.0"]),
+        ("variants", ["No task was asked with more than one prompt variant"]),
+        ("clean", ["70.0", "0 of 4 predictions are clean"]),
+        ("curves", ["before and after training", "12 trained 75.0", "No checkpoint was scored"]),
         ("provenance", ["tiny.yaml:1", "mix.block", "numpy"]),
     ],
 )

@@ -7,6 +7,7 @@ with y downwards; positions of bars are percentages.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,6 +92,11 @@ def named(name: str, number: int) -> str:
     return " ".join(parts)
 
 
+def parts(name: str) -> list[str]:
+    """Return an id cut behind every /, _, -, # and :, where a line may break."""
+    return [part for part in re.split(r"(?<=[/_#:-])", name) if part]
+
+
 def counted(number: int, name: str) -> str:
     """Return a counter with its name: 1,234 tasks left, 1 near duplicate."""
     return f"{number:,} {named(name, number)}"
@@ -167,6 +173,44 @@ def loss_curve(
         ],
         "y_ticks": [{"at": _within(100 * y(t) / HEIGHT), "label": f"{t:g}"} for t in ticks(low, high)],
         "x_ticks": [{"at": _within(100 * x(t) / WIDTH), "label": count(t)} for t in ticks(left, right)],
+    }
+
+
+def score_curves(levels: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return lines, interval bands, dots and ticks of scores in [0, 1] over updates, one line a level (at least one).
+
+    Each point has `step`, `value`, `low` and `high`; the scale is of 100, and as wide as the intervals need.
+    """
+    points = [point for line in levels.values() for point in line]
+    low = min(100 * min(p["low"], p["value"]) for p in points)
+    high = max(100 * max(p["high"], p["value"]) for p in points)
+    margin = max(2.0, 0.06 * (high - low))
+    low, high = max(0.0, low - margin), min(100.0, high + margin)
+    left, right = min(p["step"] for p in points), max(p["step"] for p in points)
+
+    def place(point: Mapping[str, Any], name: str) -> str:
+        x = WIDTH * (point["step"] - left) / (right - left) if right > left else WIDTH / 2
+        return f"{x:.1f} {HEIGHT * (high - min(high, max(low, 100 * point[name]))) / (high - low):.1f}"
+
+    return {
+        "levels": [
+            {
+                "name": name,
+                "line": "M" + " L".join(place(p, "value") for p in line),
+                "dots": " ".join(f"M{place(p, 'value')}h0" for p in line),
+                "band": "M"
+                + " L".join([place(p, "high") for p in line] + [place(p, "low") for p in reversed(line)])
+                + "Z",
+            }
+            for name, line in levels.items()
+        ],
+        "y_ticks": [
+            {"at": _within(100 * (high - t) / (high - low)), "label": f"{t:g}"} for t in ticks(low, high)
+        ],
+        "x_ticks": [
+            {"at": _within(100 * (t - left) / (right - left)) if right > left else 50.0, "label": count(t)}
+            for t in ticks(left, right)
+        ],
     }
 
 

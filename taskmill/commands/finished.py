@@ -24,7 +24,7 @@ from taskmill.artifact import Inputs, Manifest, read_manifest
 from taskmill.errors import DamagedError, UsageError, did_you_mean
 from taskmill.records import DIRECTORIES, SCHEMAS
 from taskmill.stages import NAMES
-from taskmill.storage import iter_batches, read_table
+from taskmill.storage import iter_batches, read_rows, read_table
 
 if TYPE_CHECKING:
     from taskmill.training.encoding.tokenizer import TextTokenizer
@@ -155,7 +155,7 @@ class FinishedRun:
             places = pc.indices_nonzero(pc.is_in(keys, value_set=wanted)).to_pylist()
             if places:
                 places = places[: None if limit is None else limit - len(found)]
-                rows = read_table(path).take(pa.array(places)).to_pylist()
+                rows = read_rows(path, places).to_pylist()
                 found += [{**row, "row": first + place} for row, place in zip(rows, places)]
             first += len(keys)
             if limit is not None and len(found) >= limit:
@@ -185,7 +185,7 @@ class FinishedRun:
                     rows.append({})
                     places.append(place)
             if places:
-                for row in read_table(path).take(pa.array(places)).to_pylist():
+                for row in read_rows(path, places).to_pylist():
                     mine = taken[row["task"]]
                     mine[mine.index({})] = row
             if len(taken) >= count:

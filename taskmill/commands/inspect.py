@@ -24,6 +24,7 @@ from taskmill.stages import position
 
 NUM_TASKS = 40
 """Tasks listed unless a pattern names fewer; the rest is counted."""
+NUM_SAMPLES = 5
 NUM_CHARACTERS = 2_000
 _STYLES = {"instruction": "magenta dim", "demonstration": "dim", "input": "dim", "control": "yellow"}
 
@@ -151,13 +152,20 @@ class _Printer(Terminal):
         self.table(names, cells)
 
     def scores(self, rows: Sequence[Row], title: str = "scores") -> None:
-        self.title(title, "of 100, with 95 % intervals")
-        names = ("name", "model", ">shots", "metric", ">value", ">low", ">high", ">clean", ">predictions")
+        self.title(
+            title,
+            "of 100, with 95 % intervals; clean: predictions on examples that share no text with the train side",
+        )
+        names = ["name", "model", ">shots", "metric", ">value", ">interval", ">predictions"]
+        names += [">clean value", ">interval", ">clean"]
         cells = (
-            [words(r["name"]) if r["scope"] == "level" else r["name"], r["model"]]
-            + ["all" if r["shots"] < 0 else str(r["shots"]), words(r["metric"])]
-            + [_hundred(r[k]) for k in ("value", "low", "high", "clean_value")]
-            + [number(r["num"])]
+            (
+                *(words(r["name"]) if r["scope"] == "level" else r["name"], r["model"]),
+                *("all" if r["shots"] < 0 else str(r["shots"]), _metric(r["metric"])),
+                *(_hundred(r["value"]), _interval(r["low"], r["high"]), number(r["num"])),
+                *(_hundred(r["clean_value"]), _interval(r["clean_low"], r["clean_high"])),
+                number(r["num_clean"]),
+            )
             for r in rows
         )
         self.table(names, cells)
@@ -313,15 +321,26 @@ class _Printer(Terminal):
         shots = f"{row['shots']}-shot"
         if row["num_demonstrations"] != row["shots"]:
             shots += f" with {counted(row['num_demonstrations'], 'demonstrations')}"
-        self.title(row["example"], f"{row['model']} model, {shots}, {words(row['level'])}")
-        self.line("  ", ("predicted", "cyan"), "   ", _cut(row["prediction"]))
+        clean = "" if row["clean"] else ", not clean"
+        self.title(row["example"], f"{row['model']} model, {shots}, {words(row['level'])}{clean}")
+        samples = row["samples"] or [row["prediction"]]
+        for place, text in enumerate(samples[:NUM_SAMPLES]):
+            self.line(
+                "  ",
+                ("predicted" if place == 0 else "and", "cyan"),
+                "   " if place == 0 else "         ",
+                _cut(text),
+            )
+        self.more(len(samples) - NUM_SAMPLES, "samples; --json lists all")
+        if row["answer"] != row["prediction"]:
+            self.line("  ", ("answer", "cyan"), "      ", _cut(row["answer"]))
         self.line("  ", ("references", "cyan"), "  ", " | ".join(row["references"]))
         if row["options"]:
             scores = row["scores"] or [None] * len(row["options"])
             options = (f"{o} ({decimal(s, 2)})" for o, s in zip(row["options"], scores))
             self.line("  ", ("options", "cyan"), "     ", " | ".join(options))
         value = "not scored yet" if row["value"] is None else _hundred(row["value"])
-        self.line("  ", ("value", "cyan"), f"       {value}, {words(row['metric'])}")
+        self.line("  ", ("value", "cyan"), f"       {value}, {_metric(row['metric'])}")
 
     # ------------------------------------------------------------------------------------- example
 
@@ -394,6 +413,15 @@ def _cut(text: str) -> str:
 
 def _hundred(value: float | None) -> str:
     return decimal(None if value is None else 100 * value, 1)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "\u2013" if low is None or high is None else f"{_hundred(low)} \u2013 {_hundred(high)}"
+
+
+def _metric(name: str) -> str:
+    """Return a metric in words; a function of one's own as it is named."""
+    return name if ":" in name else words(name)
 
 
 def _figure(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from finished_run import BOTH, EVAL, HOSTILE, PARTIAL, TRAIN, make_run, prompt_name
+from scored_run import make_scored_run
 
 from taskmill.cli import cli
 from taskmill.commands.finished import FinishedRun, token_texts
@@ -221,3 +222,19 @@ def test_who_excluded_an_example(
     row = {"split": "excluded", "level": None, "reason": "decision", "rule": rule, "why": None, "clean": True}
     _Printer(FinishedRun(run)).standing(row)
     assert capsys.readouterr().out.strip().splitlines()[-1].strip() == wanted
+
+
+def test_scores_stand_beside_their_clean_ones_and_answers_beside_predictions(tmp_path: Path) -> None:
+    run = make_scored_run(tmp_path)
+    text = shown(run, "evaluate", "--task", EVAL, "-n", "1")
+    line = next(
+        row for row in text.splitlines() if row.startswith(EVAL) and " final " in row and " 0 " in row
+    )
+    assert line.startswith(f"{EVAL}  final")
+    assert " 75.0 " in line and line.split()[-5:] == ["50.0", "50.0", "\u2013", "50.0", "18"]
+    assert "final model, 0-shot with 0" not in text and "held out, not clean" in text
+    text = shown(run, "evaluate", "--task", PARTIAL, "-n", "1")
+    for wanted in ("predicted   guess", "and         again", "and         third", "answer      extracted 0"):
+        assert wanted in text, wanted
+    assert "not clean" not in text.split(f"{PARTIAL}#0")[1]
+    assert "answer  " not in shown(run, "evaluate", "--task", BOTH, "-n", "1")

@@ -84,6 +84,52 @@ def test_a_wrong_answer_stops_the_benchmark(monkeypatch: pytest.MonkeyPatch, tmp
         overlap.check(contests, tmp_path)
 
 
+def test_another_likelihood_stops_the_benchmark_of_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = part("evaluate", monkeypatch)
+    job = evaluate.job_of("cpu", True, None, None)
+    scores, letters, texts = [[-9.5, -3.25], [-1.0, -7.0]], [[-1.0, -2.0]] * 2, ["a", "b"]
+
+    def one(options: list[list[float]], texts: list[str], seconds: float) -> dict[str, object]:
+        answers = {"options": options, "shots": scores, "letters": letters, "generate": texts}
+        timed = {k: {"seconds": seconds, "cpu_seconds": seconds, "answers": a} for k, a in answers.items()}
+        return {**timed, "peak_mb": 1.0, "threads": 1}
+
+    ours, near = one(scores, texts, 1.0), [[-9.5, -3.2505], [-1.0, -7.0]]
+    rows = {"options": {"seconds": 3.0, "cpu_seconds": 4.0, "answers": scores}, "peak_mb": 1.0}
+    found = {("ours", 8): [ours], ("lm_eval", 8): [one(near, texts, 2.5)], ("rows", 8): [rows]}
+    result = evaluate.summed(job, found)
+    assert result["ratios"]["rank_speed_over_lm_eval"] == 2.5
+    assert result["ratios"]["rank_speed_over_rows_cpu"] == 4.0
+    assert result["figures"]["found"] == 8
+    assert result["figures"]["options_largest_difference"] == pytest.approx(5e-4)
+    with pytest.raises(SystemExit, match="lm_eval, 8 rows, options: only 1 of 2 are as ours"):
+        evaluate.check(job, {**found, ("lm_eval", 8): [one([[-9.5, -3.2], scores[1]], texts, 2.5)]})
+    with pytest.raises(SystemExit, match="lm_eval, 8 rows, generate: only 1 of 2 are as ours"):
+        evaluate.check(job, {**found, ("lm_eval", 8): [one(scores, ["a", "c"], 2.5)]})
+    alone = {name: samples for name, samples in found.items() if name[0] != "lm_eval"}
+    assert set(evaluate.summed(job, alone)["ratios"]) == {"rank_speed_over_rows", "rank_speed_over_rows_cpu"}
+
+
+def test_questions_to_rank_have_options_of_many_tokens_and_tasks_share_demonstrations(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = part("evaluate", monkeypatch).job_of("cpu", True, None, None)
+    data = part("evaluate_data", monkeypatch)
+    items = data.items_of(job)
+    assert len({prompt for prompt, _ in items["options"]}) == job["questions"]
+    assert all(len(options) == 5 == len(set(options)) for _, options in items["options"])
+    assert len({prompt.partition("\n\n")[0] for prompt, _ in items["shots"]}) == 1
+    for (plain, _), (shown, _), (listed, _) in zip(*(items[k] for k in ("options", "shots", "letters"))):
+        assert shown.endswith(plain) and shown != plain and listed.count("\n") == 6
+    assert len(items["generate"]) == job["generated"]
+    data.write_tokenizer(tmp_path, items, job["vocabulary"])
+    from taskmill.training.encoding.tokenizer import open_tokenizer
+
+    backend = open_tokenizer(tmp_path / "tokenizer").backend
+    sizes = [len(backend.encode(f" {option}").ids) for _, many in items["options"] for option in many]
+    assert min(sizes) >= 4 and max(sizes) <= 12
+
+
 def test_a_ratio_without_its_peer_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     overlap = part("overlap", monkeypatch)
     monkeypatch.setattr(overlap, "CORES", 2)

@@ -1,0 +1,1 @@
+"""Scores for reading: levels, comparisons between models, tables to take away."""

@@ -21,7 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from taskmill import __version__
+from taskmill.cli_exports import export_group
+from taskmill.cli_scores import score_commands
 from taskmill.cli_tools import tools
+from taskmill.cli_trace import tracing
 from taskmill.cli_views import views
 from taskmill.errors import TaskmillError
 from taskmill.stages import NAMES, STAGES
@@ -287,7 +290,13 @@ for _stage in STAGES:
     else:
         _add_stage(_stage.name, _stage.help)
 
-for _command in (*views.commands.values(), *tools.commands.values()):
+for _command in (
+    *views.commands.values(),
+    *score_commands.commands.values(),
+    export_group,
+    *tools.commands.values(),
+    *tracing.commands.values(),
+):
     cli.add_command(_command)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmill.errors import UsageError
-from taskmill.evaluation.fitting import split_prompt
+from taskmill.evaluation.asking.fitting import split_prompt
 from taskmill.templates.chat.formats import ChatFormat, load_format
 from taskmill.templates.chat.layout import lay_out, turns_of
 from taskmill.templates.composing.rendered import Drop

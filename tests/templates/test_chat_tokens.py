@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from running import ROOT
 
-from taskmill.evaluation import fitting
+from taskmill.evaluation.asking import fitting
 from taskmill.records import SEGMENT_KINDS
 from taskmill.templates.chat.formats import format_names, load_format
 from taskmill.templates.chat.layout import lay_out, prompt_turns, turns_of

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluate_data import items_of, write_tokenizer
-from measuring import ROOT, sample, versions
+from measuring import ROOT, has_gpu, sample, versions
 
 SCRIPT = Path(__file__).with_name("evaluate_contenders.py")
 EQUAL = 1e-3  # nats
@@ -164,15 +164,6 @@ def summed(job: Sample, found: dict[tuple[str, int], list[Sample]]) -> dict[str,
     if not any(name == "lm_eval" for name, _ in found):
         figures["lm_eval"] = "not installed"
     return {"ratios": {name: round(value, 3) for name, value in ratios.items()}, "figures": figures}
-
-
-def has_gpu() -> bool:
-    """Return whether torch is there and sees a GPU."""
-    if importlib.util.find_spec("torch") is None:
-        return False
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def main() -> int:

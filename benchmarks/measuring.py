@@ -6,6 +6,7 @@ A contender's child prints one line of JSON last; `sample` runs it, and adds wha
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import platform
@@ -41,6 +42,15 @@ def sample(command: list[str], environment: dict[str, str] | None = None) -> Sam
     wait_for_group(process.pid)
     line = json.loads(output.splitlines()[-1])
     return {**line, "process_seconds": seconds, "others": max(0.0, others) / seconds}
+
+
+def has_gpu() -> bool:
+    """Return whether torch is there and sees a GPU."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def wait_for_group(group: int) -> None:

@@ -30,7 +30,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import ROOT, sample, versions
+from measuring import ROOT, has_gpu, sample, versions
 
 SCRIPT = Path(__file__).with_name("train_contenders.py")
 EQUAL_LOSS = 1e-4
@@ -156,15 +156,6 @@ def summed(job: Sample, found: dict[str, list[Sample]]) -> dict[str, Any]:
         if "profile" in found[name][0]:
             figures[f"{name}_profile"] = found[name][0]["profile"]
     return {"ratios": {name: round(value, 3) for name, value in ratios.items()}, "figures": figures}
-
-
-def has_gpu() -> bool:
-    """Return whether torch is there and sees a GPU."""
-    if importlib.util.find_spec("torch") is None:
-        return False
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def main() -> int:

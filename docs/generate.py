@@ -31,7 +31,11 @@ def settings_page() -> str:
 
 def tables_page() -> str:
     """Every table of a run."""
-    lines = ["# Tables of a run", "", "Parquet, zstd, page checksums. A `?` marks columns that may be null."]
+    lines = ["# Tables of a run", ""]
+    lines.append(
+        "Parquet, zstd, page checksums. A `?` marks columns that may be null. Predictions and scores are explained in "
+        "[evaluation.md](evaluation.md#looking-at-it)."
+    )
     for name, schema in records.SCHEMAS.items():
         key = records.primary_key(name)
         lines += ["", f"## {name}", ""]

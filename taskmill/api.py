@@ -112,11 +112,45 @@ class Run:
 
         return iterate(self.path, start, stop)
 
+    def trace(self, text: str, n: int | None = None, num_shown: int = 3) -> dict[str, Any]:
+        """Return whether a text was trained on, and where: the object of `taskmill trace --json` (docs/trace.md).
+
+        Args:
+            text: looked for by windows of n words, or as a whole where it has fewer.
+            n: words a window; by default the recipe's `overlap.n`.
+            num_shown: examples listed of each state; all are counted.
+
+        Raises:
+            UsageError: a text without words, or a run without examples.
+            DamagedError: a file of the run is missing or changed.
+        """
+        from taskmill.commands.finished import FinishedRun
+        from taskmill.commands.tracing.texts import Text
+        from taskmill.commands.tracing.trace import traced
+
+        return traced(FinishedRun(self.path), [Text(text)], n, num_shown)
+
     def verify(self) -> list[str]:
         """Check every file against its manifest; returns one line per problem."""
         from taskmill.stages import verify
 
         return verify(self.path)[0]
+
+
+def compare(*models: str | Path) -> dict[str, Any]:
+    """Return how models differ from the first one: the object of `taskmill compare --json` (docs/comparing.md).
+
+    >>> api.compare("runs/demo@initial", "runs/demo")["comparisons"][0]["rows"]      # doctest: +SKIP
+
+    Args:
+        models: two or more, each RUN for its trained model or RUN@MODEL.
+
+    Raises:
+        UsageError: fewer than two models, a run without scores, a model that is not there, or no prompt in common.
+    """
+    from taskmill.commands.scoring.compare import compared
+
+    return compared([str(model) for model in models])
 
 
 def run(

@@ -22,9 +22,7 @@ import click
 
 from taskmill import __version__
 from taskmill.cli_exports import export_group
-from taskmill.cli_scores import score_commands
 from taskmill.cli_tools import tools
-from taskmill.cli_trace import tracing
 from taskmill.cli_views import views
 from taskmill.errors import TaskmillError
 from taskmill.stages import NAMES, STAGES
@@ -183,12 +181,22 @@ def run_command(first: str | None, last: str | None, **options: Any) -> None:
     names = span(first, last)
     run = _walk(names, options)
     if not options["dry_run"] and not options["as_json"] and names[-1] == NAMES[-1]:
-        from taskmill.commands.inspect import show_scores
+        _show_scores(run)
 
-        show_scores(run)
-        click.echo(
-            f"\nNext: `taskmill report {run}` writes a page about it all, `taskmill inspect {run}` shows examples."
-        )
+
+def _show_scores(run: Path) -> None:
+    """Print the scores of a finished run, and the commands that look further."""
+    from taskmill.commands.inspect import show_scores
+    from taskmill.records import FINAL, INITIAL
+
+    models = show_scores(run)
+    commands = {f"taskmill report {run}": "a page about it all", f"taskmill inspect {run}": "examples of it"}
+    if {FINAL, INITIAL} <= set(models):
+        commands = {f"taskmill compare {run}@{INITIAL} {run}": "what training changed", **commands}
+    width = max(map(len, commands))
+    click.echo("\nNext:")
+    for command, said in commands.items():
+        click.echo(f"  {command:<{width}}  # {said}")
 
 
 def _add_stage(name: str, help_text: str) -> None:
@@ -217,9 +225,14 @@ def _add_evaluate(help_text: str) -> None:
         "--predict-only", is_flag=True, help="Write predictions without scores, to be scored by a later call."
     )
     def command(predict_only: bool, **options: Any) -> None:
-        _walk(("evaluate",), options, predict_only)
+        run = _walk(("evaluate",), options, predict_only)
+        if not (predict_only or options["dry_run"] or options["as_json"]):
+            _show_scores(run)
 
-    command.__doc__ = f"{help_text}\n\n\b\nExample:\n  taskmill evaluate demo\n"
+    examples = (
+        "  taskmill evaluate demo\n  taskmill evaluate runs/demo --set evaluate.checkpoints=true --force\n"
+    )
+    command.__doc__ = f"{help_text}\n\n\b\nExample:\n{examples}"
     cli.command("evaluate")(command)
 
 
@@ -290,13 +303,7 @@ for _stage in STAGES:
     else:
         _add_stage(_stage.name, _stage.help)
 
-for _command in (
-    *views.commands.values(),
-    *score_commands.commands.values(),
-    export_group,
-    *tools.commands.values(),
-    *tracing.commands.values(),
-):
+for _command in (*views.commands.values(), export_group, *tools.commands.values()):
     cli.add_command(_command)
 
 
@@ -305,6 +312,7 @@ for _command in (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every failure becomes one message and an exit code."""
+    _open_streams()
     signal.signal(signal.SIGTERM, _terminated)
     call = functools.partial(cli.main, arguments, prog_name="taskmill", standalone_mode=False)
     message, code = _guarded(call)
@@ -314,7 +322,9 @@ def main(arguments: list[str] | None = None) -> None:
         said, code = leave(message, code)
         message = message if said else ""
     if message:
-        click.echo(message, err=True)
+        from taskmill.commands.figures import visible
+
+        click.echo(visible(message), err=True)
     sys.exit(code)
 
 
@@ -323,6 +333,13 @@ def _launched() -> World:
     from taskmill.training.updating.distributed import world
 
     return world()
+
+
+def _open_streams() -> None:
+    """Let streams that are closed (`>&-`) read and write nothing, before another file gets their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
 
 
 class _Terminated(BaseException):

@@ -128,3 +128,22 @@ def export_lm_eval_command(run: Path, folder: Path, as_json: bool) -> None:
     from taskmill.commands.lm_eval.export_lm_eval import export_lm_eval
 
     export_lm_eval(run, folder, as_json)
+
+
+@export_group.command("scores")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--predictions", is_flag=True, help="Write every prediction too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def export_scores_command(run: Path, folder: Path, as_json: bool, **options: Any) -> None:
+    """Write RUN's scores into DIR: scores.csv, scores.parquet, and scores.md to read or paste.
+
+    Scores by level, category, benchmark and task, each with its interval and beside it the score over clean examples.
+
+    \b
+    Example:
+      taskmill export scores runs/demo scores
+    """
+    from taskmill.commands.scoring.export_scores import export_scores
+
+    export_scores(run, folder, as_json=as_json, **options)

@@ -157,6 +157,54 @@ def audit_command(run: Path, strict: bool, **options: Any) -> None:
         raise SystemExit(1)
 
 
+@views.command("compare")
+@click.argument("models", nargs=-1, metavar="RUN_A RUN_B ...")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Also write every row to this file.")
+@click.option(
+    "--tasks", "num_tasks", type=click.IntRange(min=0), default=20, help="How many tasks to show [20]."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def compare_command(models: tuple[str, ...], csv_file: Path | None, num_tasks: int, as_json: bool) -> None:
+    """Say whether RUN_B is better than RUN_A, by level, category and task: differences, intervals, p-values.
+
+    A run stands for its trained model; RUN@initial is the model before training, RUN@step-000500 a checkpoint. Compared are
+    the prompts that both answered; further runs are compared with RUN_A each.
+
+    \b
+    Example:
+      taskmill compare runs/demo@initial runs/demo
+    """
+    from taskmill.commands.scoring.compare import compare_runs
+
+    compare_runs(models, as_json, csv_file, num_tasks)
+
+
+@views.command("trace")
+@click.argument("given", metavar="TEXT|FILE")
+@click.option(
+    "--run", "run", type=click.Path(path_type=Path), help="Directory of the run [the only one below runs]."
+)
+@click.option("--n", type=click.IntRange(1, 64), help="Words a window [the recipe's overlap.n].")
+@click.option("-k", "num_shown", type=click.IntRange(min=1), default=3, help="Examples shown of a kind [3].")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads to use [all cores].")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def trace_command(
+    given: str, run: Path | None, n: int | None, num_shown: int, workers: int | None, as_json: bool
+) -> None:
+    """Say whether a text was trained on: which record, from which source and under which licence, at which update.
+
+    FILE holds one text, or with .jsonl a record a line, each text of which is looked for by itself; - is standard input.
+    A text of fewer than n words is compared with whole parts of prompts. The exit code is 0 whether it is found or not.
+
+    \b
+    Example:
+      taskmill trace "please cancel everything that jonas pike planned on the winter rose for tuesday" --run runs/demo
+    """
+    from taskmill.commands.tracing.trace import trace
+
+    trace(given, run, n, num_shown, as_json, workers)
+
+
 # ------------------------------------------------------------------------------------------- decisions
 
 

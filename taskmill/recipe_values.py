@@ -262,8 +262,8 @@ def _evaluating(raw: dict[str, Any]) -> Iterator[Problem]:
                 yield where, f"found {shorten(number)}; expected numbers of evaluate.shots: {expected}"
     for where, metric in _matches(raw, ("evaluate", "tasks", "*", "metric"), ()):
         if isinstance(metric, str) and metric not in METRICS and not is_function(metric):
-            hint = did_you_mean(metric, METRICS) or f"; expected one of {', '.join(METRICS)}"
-            yield where, f"no metric {shorten(metric)}{hint}, or FILE.py:FUNCTION"
+            known = f"{', '.join(METRICS)} or FILE.py:FUNCTION"
+            yield where, f"no metric {shorten(metric)}; expected {known}{did_you_mean(metric, METRICS)}"
     for where, selectors in _matches(raw, ("evaluate", "tasks", "*", "tasks"), ()):
         if selectors == []:
             yield where, "empty; expected at least one selector"

@@ -67,6 +67,13 @@ def remove(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def _is_device(path: Path) -> bool:
+    """Return whether something stands at a path that a file must not take the place of: a device, a pipe, /dev/stdout."""
+    if path.is_symlink() and os.readlink(path).startswith("/proc/"):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 class AtomicFile:
     """A file that appears under its name whole or not at all: a binary sink for `with`.
 
@@ -80,6 +87,10 @@ class AtomicFile:
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._hash = hashlib.sha256()
         try:
+            if _is_device(path):
+                raise StorageError(
+                    f"cannot write {path}: a device or a pipe is there; expected the name of a file"
+                )
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         except OSError as error:

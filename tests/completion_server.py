@@ -21,7 +21,8 @@ class Fault:
     """What goes wrong with the next `times` requests whose prompt contains `prompt`."""
 
     kind: str
-    """`status`, `drop` (the connection breaks in the body), `slam` (before any answer), `slow`, `drip`, `body`."""
+    """`status`, `drop` (the connection breaks in the body), `slam` (before any answer), `slow`, `drip`,
+    `dripping refusal`, `body`."""
     prompt: str = ""
     times: int = 1
     status: int = 503
@@ -171,8 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b'{"choices": [{"te')
             self.close_connection = True
-        elif fault.kind == "drip":
-            self.send_response(200)
+        elif fault.kind in ("drip", "dripping refusal"):
+            self.send_response(200 if fault.kind == "drip" else fault.status)
             self.send_header("Content-Length", "1000")
             self.end_headers()
             for _ in range(1000):

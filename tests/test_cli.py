@@ -214,6 +214,34 @@ def test_output_into_a_closed_pipe_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
+def test_messages_cannot_steer_a_terminal() -> None:
+    terminal, side = os.openpty()
+    command = [sys.executable, "-m", "taskmill", "verify", "no\x1b[31mrun"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=side, cwd=ROOT, check=False)
+    os.close(side)
+    told = os.read(terminal, 4096).decode()
+    os.close(terminal)
+    assert "\x1b" not in told and "no␛[31mrun" in told
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_read_and_write_nothing(closed: str) -> None:
+    script = (
+        "import sys; from taskmill.cli import main\n"
+        "try: main(['--version'])\n"
+        "finally: sys.stdin.read(), sys.stdout.isatty(), sys.stderr.isatty()\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+
+
 # ---------------------------------------------------------------------------------------------- errors
 
 

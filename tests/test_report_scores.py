@@ -251,9 +251,22 @@ def test_tasks_without_a_clean_example_are_named(tmp_path: Path) -> None:
     write_stage(run, "evaluate", files)
     assert clean(FinishedRun(run))["without"] == [EVAL]
     text = words_of(parse(write_report(run)), "clean")
-    assert f"1 has no clean example: {EVAL}." in text
+    assert f"Of 2 scores of tasks, 1 is of clean examples only; 1 has no clean example: {EVAL}." in text
     assert "0 of 36 predictions are clean · no clean score" in text
     assert "No task's full score stands above" in text
+
+
+def test_where_every_task_has_both_kinds_of_examples_none_is_counted(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train")
+    part = predictions("final", EVAL, 0)
+    files = {
+        "predictions.parquet": ("scores/predictions", part),
+        "scores.parquet": ("scores/scores", scored([part])),
+    }
+    write_stage(run, "evaluate", files)
+    assert clean(FinishedRun(run))["num_all_clean"] == 0
+    text = words_of(parse(write_report(run)), "clean")
+    assert "scores of tasks" not in text and "18 of 36 predictions are clean" in text
 
 
 # --------------------------------------------------------------------------------------------- curves

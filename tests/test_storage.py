@@ -150,6 +150,17 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
         write_bytes(tmp_path / "a" / "b", b"")
 
 
+def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name in ("pipe", "stdout", "null"):
+        with pytest.raises(StorageError, match="a device or a pipe is there"):
+            write_bytes(tmp_path / name, b"x")
+    assert sorted(os.listdir(tmp_path)) == ["null", "pipe", "stdout"]
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "stdout").is_symlink()
+
+
 # --------------------------------------------------------------------------------------------- tables
 
 

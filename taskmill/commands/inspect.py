@@ -26,6 +26,10 @@ NUM_TASKS = 40
 """Tasks listed unless a pattern names fewer; the rest is counted."""
 NUM_SAMPLES = 5
 NUM_CHARACTERS = 2_000
+_SCORES_WIDTH = 100
+"""Characters a line from which a table of scores has the counts, and the intervals of clean scores."""
+_CLEAN = "of 100, with 95 % intervals; clean: predictions on examples that share no text with the train side"
+_CLEAN_IN_SHORT = "of 100; clean: over examples that share no text with training"
 _STYLES = {"instruction": "magenta dim", "demonstration": "dim", "input": "dim", "control": "yellow"}
 
 
@@ -66,10 +70,12 @@ def inspect(
     getattr(_Printer(found), name)(body)
 
 
-def show_scores(run: Path) -> None:
-    """Print the scores by level of a finished run, as the last words of `taskmill run`."""
+def show_scores(run: Path) -> list[str]:
+    """Print the scores by level of a finished run, as the last words of `taskmill run`; returns the models scored."""
     found = FinishedRun(run)
-    _Printer(found).scores(content.overview(found)["scores"])
+    rows = content.overview(found)["scores"]
+    _Printer(found).scores(rows)
+    return sorted({row["model"] for row in rows})
 
 
 class _Printer(Terminal):
@@ -152,22 +158,22 @@ class _Printer(Terminal):
         self.table(names, cells)
 
     def scores(self, rows: Sequence[Row], title: str = "scores") -> None:
-        self.title(
-            title,
-            "of 100, with 95 % intervals; clean: predictions on examples that share no text with the train side",
-        )
-        names = ["name", "model", ">shots", "metric", ">value", ">interval", ">predictions"]
-        names += [">clean value", ">interval", ">clean"]
-        cells = (
-            (
-                *(words(r["name"]) if r["scope"] == "level" else r["name"], r["model"]),
-                *("all" if r["shots"] < 0 else str(r["shots"]), _metric(r["metric"])),
-                *(_hundred(r["value"]), _interval(r["low"], r["high"]), number(r["num"])),
-                *(_hundred(r["clean_value"]), _interval(r["clean_low"], r["clean_high"])),
-                number(r["num_clean"]),
-            )
-            for r in rows
-        )
+        if not rows:
+            self.title(title, "none yet: no prompt was asked, or predictions wait for their values")
+            return
+        narrow = self.console.width < _SCORES_WIDTH
+        self.title(title, _CLEAN_IN_SHORT if narrow else _CLEAN)
+        names = ["name", "model", ">shots", "metric", ">value", ">interval"]
+        names += [">clean"] if narrow else [">predictions", ">clean value", ">interval", ">clean"]
+        cells = []
+        for r in rows:
+            name = words(r["name"]) if r["scope"] == "level" else r["name"]
+            shots = "all" if r["shots"] < 0 else str(r["shots"])
+            value, clean = _hundred(r["value"]), _hundred(r["clean_value"])
+            row = [name, r["model"], shots, _metric(r["metric"]), value, _interval(r["low"], r["high"])]
+            if not narrow:
+                row += [number(r["num"]), clean, _interval(r["clean_low"], r["clean_high"])]
+            cells.append([*row, clean if narrow else number(r["num_clean"])])
         self.table(names, cells)
 
     def curate(self, body: Row) -> None:
@@ -336,8 +342,9 @@ class _Printer(Terminal):
             self.line("  ", ("answer", "cyan"), "      ", _cut(row["answer"]))
         self.line("  ", ("references", "cyan"), "  ", " | ".join(row["references"]))
         if row["options"]:
-            scores = row["scores"] or [None] * len(row["options"])
-            options = (f"{o} ({decimal(s, 2)})" for o, s in zip(row["options"], scores))
+            options = row["options"]
+            if row["scores"]:
+                options = [f"{o} ({decimal(s, 2)})" for o, s in zip(options, row["scores"])]
             self.line("  ", ("options", "cyan"), "     ", " | ".join(options))
         value = "not scored yet" if row["value"] is None else _hundred(row["value"])
         self.line("  ", ("value", "cyan"), f"       {value}, {_metric(row['metric'])}")

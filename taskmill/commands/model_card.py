@@ -16,9 +16,9 @@ import yaml
 from taskmill import __version__
 from taskmill.commands.figures import compact, count, decimal, duration, percent
 from taskmill.commands.finished import FinishedRun, Row
-from taskmill.commands.scores import TRAINED, UNTRAINED, level_scores
+from taskmill.commands.scoring.scores import level_scores
 from taskmill.recipe import Train
-from taskmill.records import DIRECTORIES, LEVELS
+from taskmill.records import DIRECTORIES, FINAL, INITIAL, LEVELS
 from taskmill.storage import read_json
 from taskmill.training.models.base_files import is_hub_id, portable_name
 
@@ -204,7 +204,7 @@ def _mixture(found: FinishedRun) -> list[str]:
 def _scores(found: FinishedRun, checkpoint: int | None) -> list[str]:
     if not found.has("evaluate") or checkpoint is not None:
         return []
-    before = {(row["level"], row["shots"]): row["value"] for row in level_scores(found, UNTRAINED)}
+    before = {(row["level"], row["shots"]): row["value"] for row in level_scores(found, INITIAL)}
     rows = [
         (
             row["level"],
@@ -213,7 +213,7 @@ def _scores(found: FinishedRun, checkpoint: int | None) -> list[str]:
             f"{decimal(row['low'])} to {decimal(row['high'])}",
             decimal(before.get((row["level"], row["shots"]))),
         )
-        for row in level_scores(found, TRAINED)
+        for row in level_scores(found, FINAL)
         if row["shots"] >= 0
     ]
     head = ("level", "demonstrations", "score", "95 % interval", "before training")

@@ -52,6 +52,11 @@ READS = (
 """What it reads with any settings; see `reads`."""
 
 _SECONDS_BETWEEN_LINES = 10.0
+_WHY_NONE = {
+    "test": "; `taskmill inspect RUN split` shows what is evaluated",
+    "validation": ": no task that is tested has validation examples too; evaluate.split=test asks what there is",
+}
+"""What helps where a split has no prompt."""
 
 Units = dict[tuple[str, str, int], list[jobs.Unit]]
 """(model, task, shots) -> the units of the task's chunks, in order."""
@@ -109,9 +114,10 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
     """
     out.apart = tuple((section,) for section in out.identity.settings)
     tasks = inputs.table("curate", "tasks", asking.COLUMNS)
+    split = settings.evaluate.split
     places = list(find_places(inputs, settings.evaluate, settings.seed))
     if not places:
-        log.warning("evaluate: there is no prompt of the split %s at any level", settings.evaluate.split)
+        log.warning("evaluate: there is no prompt of the split %s at any level%s", split, _WHY_NONE[split])
     rules = asking.resolve(settings.evaluate, tasks, [place.task for place in places])
     surveys = [survey(place, rules[place.task]) for place in places if rules[place.task].shots]
     valuing = _valuing(settings, inputs, out, tasks)

@@ -15,6 +15,7 @@ With several processes (see `distributed`) rank 0 runs `build`, the others `foll
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import signal
 import threading
@@ -91,6 +92,7 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
         plan = _plan(settings, inputs, joined)
         joined.call("train")
         recorded = _Trainer(settings, plan, inputs.directory("tokenize"), joined, out).run()
+        _free()
         with out.shard("model", parts) as shard:
             shard.counts.update(plan.counts())
             if settings.train.precision == "fp16":
@@ -114,6 +116,16 @@ def follow(settings: Settings, inputs: Inputs) -> None:
     """
     plan = _plan(settings, inputs, world())
     _Trainer(settings, plan, inputs.directory("tokenize"), world()).run()
+    _free()
+
+
+def _free() -> None:
+    """Give a GPU's memory back, which other processes need for the next stage while this one is still there."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _plan(settings: Settings, inputs: Inputs, joined: World) -> Plan:

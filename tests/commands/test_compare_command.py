@@ -14,6 +14,7 @@ from finished_run import HOSTILE, write_stage
 from predicted import prediction, write_scored
 from running import call
 
+from taskmill import api
 from taskmill.commands import terminal
 from taskmill.commands.finished import FinishedRun
 from taskmill.commands.scoring.compare import CSV_COLUMNS, compared, learning_curves
@@ -77,6 +78,13 @@ def test_the_json_says_values_differences_and_what_is_common(runs: Path, capsys:
     assert held_out == [(0, "initial"), (10, "step-000010"), (20, "final")]
 
 
+def test_python_gives_what_json_prints(runs: Path, capsys: Capture) -> None:
+    models = (f"{runs / 'base'}@initial", str(runs / "better"))
+    assert api.compare(models[0], runs / "better") == json.loads(
+        call(capsys, "compare", *models, "--json")[1]
+    )
+
+
 def test_it_says_the_same_each_time(runs: Path) -> None:
     names = [str(runs / "base"), str(runs / "better"), str(runs / "base@initial")]
     assert compared(names) == compared(names)
@@ -104,6 +112,16 @@ def test_the_csv_has_every_row_and_stays_when_there_is_no_room(
     assert float(read[0]["difference"]) == body["comparisons"][0]["rows"][0]["difference"]
     code, _, err = call(capsys, "compare", *names, "--csv", str(tmp_path / "none" / "c.csv"))
     assert (code == 0) == (tmp_path / "none" / "c.csv").is_file() and "Traceback" not in err
+
+
+def test_the_csv_takes_no_file_of_a_stages_place(runs: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(runs / "base", tmp_path / "base")
+    taken = tmp_path / "base" / "scores" / "predictions.parquet"
+    before = taken.read_bytes()
+    names = (str(tmp_path / "base"), str(tmp_path / "base@initial"))
+    code, _, err = call(capsys, "compare", *names, "--csv", str(taken))
+    assert code == 2 and "which its stage sweeps; choose another place" in err
+    assert taken.read_bytes() == before
 
 
 def test_people_read_it_in_80_columns(runs: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +175,7 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path, capsys: Capture) ->
         (("base@final", "base"), "are the same model"),
         (
             ("base", "base@inital"),
-            "no scores of a model 'inital' - did you mean 'initial'?; it has final, initial, step-",
+            "no scores of a model 'inital'; it has final, initial, step-",
         ),
         (("base", "nowhere"), "there is no run {runs}/nowhere"),
         (

@@ -418,6 +418,18 @@ def test_a_run_without_scores_is_exported_without_them(small_run: Path, capsys: 
     assert "'tokenize'" in said and "taskmill tokenize run" in said
 
 
+def test_a_run_answered_in_16_bits_is_asked_in_16_bits(small_run: Path, capsys: Capture) -> None:
+    works(capsys, "export", "lm-eval", "run", "exact")
+    assert "dtype=float32," in Path("exact/README.md").read_text(encoding="utf-8")
+    shutil.rmtree("run/scores")
+    recipe = Path("recipe.yaml").read_text(encoding="utf-8")
+    Path("recipe.yaml").write_text(recipe.replace("evaluate: {", "evaluate: {precision: bf16, "))
+    works(capsys, "run", "recipe.yaml", "--run", "run", "--to", "train", "--workers", "1", "--quiet")
+    works(capsys, "export", "lm-eval", "run", "tasks")
+    text = Path("tasks/README.md").read_text(encoding="utf-8")
+    assert "dtype=bfloat16," in text and "prompts were answered in bf16, but for the output layer" in text
+
+
 def test_another_folder_is_left_alone(small_run: Path, capsys: Capture) -> None:
     Path("mine").mkdir()
     Path("mine/notes.txt").write_text("mine")

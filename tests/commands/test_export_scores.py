@@ -204,7 +204,12 @@ def test_an_earlier_export_is_replaced_and_other_folders_are_refused(
 
 def test_runs_without_scores_are_refused(tmp_path: Path, capsys: Capture) -> None:
     bare = write_scored(tmp_path / "bare", rows("final", 1.0), only_predictions=True)
-    for name, said in (("nowhere", "there is no run"), ("bare", f"run `taskmill evaluate {bare}` first")):
+    write_scored(tmp_path / "unasked", [])
+    for name, said in (
+        ("nowhere", "there is no run"),
+        ("bare", f"run `taskmill evaluate {bare}` first"),
+        ("unasked", "was evaluated on no prompt: it has no scores to export"),
+    ):
         code, out, err = call(capsys, "export", "scores", str(tmp_path / name), str(tmp_path / "out"))
         assert code == 2 and not out and said in " ".join(err.split())
         assert not (tmp_path / "out").exists()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from finished_run import BOTH, EVAL, HOSTILE, PARTIAL, TRAIN, make_run, prompt_name
-from scored_run import make_scored_run
+from predicted import write_scored
+from scored_run import STEPS, make_scored_run
 
-from taskmill.cli import cli
+from taskmill.cli import _show_scores, cli
 from taskmill.commands.finished import FinishedRun, token_texts
-from taskmill.commands.inspect import _Printer, inspect
+from taskmill.commands.inspect import _Printer, inspect, show_scores
 from taskmill.errors import UsageError
 from taskmill.stages import NAMES
 from taskmill.training.mixture import Mixture
@@ -194,6 +196,55 @@ def test_terminals_get_colour_and_no_brackets(
     inspect(run, "curate", BOTH, None, 1, False)
     text = capsys.readouterr().out
     assert "\x1b[31m" not in text and "\u241b[31mred" in text
+
+
+def test_scores_fit_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_scored_run(tmp_path)
+    assert "predictions  clean value" in shown(run, "evaluate")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert show_scores(run) == sorted(STEPS)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in capsys.readouterr().out.splitlines()]
+    table = [line for line in lines if line][1:]
+    assert table[0].split() == ["name", "model", "shots", "metric", "value", "interval", "clean"]
+    found = read(run)["scores"]
+    assert len(table) == 1 + len(found) and max(map(len, lines)) <= 80
+    assert len({len(line) for line in table}) == 1
+    for line, row in zip(table[1:], found):
+        assert f" {row['model']} " in line and line.endswith(f"{100 * row['clean_value']:.1f}")
+
+
+def test_options_that_were_not_ranked_have_no_figures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = read(run, "evaluate")["predictions"][0]
+    asked = {"options": ["high", "low"], "samples": None}
+    for scores, said in ((None, "high | low"), ([-0.5, -2.0], "high (-0.50) | low (-2.00)")):
+        _Printer(FinishedRun(run)).predicted({**row, **asked, "scores": scores})
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("models", [("final", "initial"), ("endpoint",), ("final",)])
+def test_the_next_commands_are_those_that_the_run_can_take(
+    models: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_scored_run(tmp_path, models)
+    _show_scores(run)
+    lines = capsys.readouterr().out.partition("\nNext:\n")[2].splitlines()
+    commands = [line.partition("#")[0].split() for line in lines]
+    wanted = [["taskmill", "report", str(run)], ["taskmill", "inspect", str(run)]]
+    if len(models) == 2:
+        wanted.insert(0, ["taskmill", "compare", f"{run}@initial", str(run)])
+    assert commands == wanted and len({line.index("#") for line in lines}) == 1
+    for command in commands:
+        done = CliRunner().invoke(cli, command[1:])
+        assert done.exit_code == 0, done.output
+
+
+def test_a_run_that_was_asked_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_scores(write_scored(tmp_path / "unasked", [])) == []
+    assert "none yet: no prompt was asked" in capsys.readouterr().out
 
 
 def test_tokens_of_one_character_stay_together(run: Path) -> None:

@@ -66,6 +66,12 @@ def positions(run: Path, text: str) -> list[int]:
     return [position for position, prompt in api.Run(run).mixture() if text in prompt["text"]]
 
 
+def test_python_gives_what_json_prints(trained: Path, capsys: Capture) -> None:
+    for text, n in ((question(0), None), (answer(1), 5)):
+        options = () if n is None else ("--n", str(n))
+        assert api.Run(trained).trace(text, n) == traced(capsys, trained, text, *options)
+
+
 # ------------------------------------------------------------------------------------------------ when
 
 

@@ -247,6 +247,7 @@ def test_a_server_that_is_not_there_is_told(server: CompletionServer) -> None:
         (403, b'{"error": "no"}', "HTTP 403: no; the key"),
         (404, b"<html>\n</html>", "HTTP 404: <html> </html>; look at evaluate.endpoint.model, and"),
         (429, b'{"error": {"message": "quota", "code": "insufficient_quota"}}', "no more credit"),
+        (400, b"[" * 100_000, "HTTP 400: [[[["),
     ],
 )
 def test_refusals_are_told_at_once(server: CompletionServer, status: int, body: bytes, expected: str) -> None:
@@ -280,7 +281,33 @@ def test_answers_of_another_form_are_told(server: CompletionServer, body: bytes)
     assert "does not answer like an OpenAI-compatible server" in told and body.decode() in told
 
 
+def test_any_patience_may_be_asked_for(server: CompletionServer) -> None:
+    assert answer(endpoint_of(server, timeout_seconds=1e300), REQUESTS[:1], GREEDY)
+
+
+def test_a_refusal_that_never_ends_is_ended(server: CompletionServer) -> None:
+    server.faults.append(Fault("dripping refusal", status=400, seconds=0.05, times=99))
+    started = time.monotonic()
+    assert "HTTP 400; the request" in failure(server, num_requests=1, timeout_seconds=0.3)
+    assert time.monotonic() - started < 5
+
+
+def test_half_a_surrogate_pair_becomes_the_mark_of_what_is_unreadable(server: CompletionServer) -> None:
+    body = b'{"choices": [{"text": "a\\ud800b \\ud83d\\ude00"}]}'
+    server.faults.append(Fault("body", body=body))
+    assert answer(endpoint_of(server, num_requests=1), REQUESTS[:1], GREEDY) == [["a\ufffdb \U0001f600"]]
+
+
 # -------------------------------------------------------------------------------------------- key
+
+
+def test_names_of_models_are_shown_in_short_and_without_the_key(
+    server: CompletionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.models = [f"\x1b[31mtiny {KEY}", "x" * 10_000]
+    told = failure(server, model="tinny", num_requests=1)
+    assert "\x1b" not in told and KEY not in told and "it has [31mtiny ***, xxx" in told and len(told) < 2000
 
 
 def test_the_key_is_sent_and_shown_nowhere(
@@ -344,7 +371,17 @@ def test_redirects_are_not_followed(server: CompletionServer, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://host/v1", "http://", "http://h:99999/v1", "http://h /v1", ""]
+    "url",
+    [
+        "localhost:8000",
+        "ftp://host/v1",
+        "http://",
+        "http://h:99999/v1",
+        "http://h /v1",
+        "",
+        "http://.example/v1",
+        f"http://{'a' * 64}/v1",
+    ],
 )
 def test_what_is_no_address_is_told(url: str) -> None:
     with pytest.raises(UsageError, match="url is no address"):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation_run import stage
 
+from taskmill.errors import LimitError
 from taskmill.recipe_evaluate import TaskScoring
 from taskmill.records import SCHEMAS
 from taskmill.storage import read_table
@@ -95,6 +96,41 @@ def test_ranking_compares_what_the_normalisation_says(
         assert math.isfinite(sum(row["scores"]))
 
 
+def test_a_model_in_16_bits_is_another_one_and_chooses_much_the_same(
+    run: Path, evaluate_run: Callable[..., Any]
+) -> None:
+    exact = evaluate_run(shots=(0,)).body["external"]["models"]
+    found = {(row["model"], row["prompt"]): row for row in predictions(run)}
+    rounded = evaluate_run(shots=(0,), precision="bf16", force=True).body["external"]["models"]
+    assert not set(exact.values()) & set(rounded.values())
+    differences = [
+        abs(one - other)
+        for row in predictions(run)
+        for one, other in zip(row["scores"] or (), found[row["model"], row["prompt"]]["scores"] or ())
+    ]
+    assert len(differences) > 70 and 1e-4 < max(differences) < 0.5
+    assert evaluate_run(shots=(0,), force=True).body["external"]["models"] == exact
+    assert {(row["model"], row["prompt"]): row for row in predictions(run)} == found
+
+
+@pytest.mark.parametrize("folder", ["final", None])
+def test_a_model_that_does_not_fit_a_gpu_is_said(
+    run: Path, evaluate_run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, folder: str | None
+) -> None:
+    import torch
+
+    from taskmill.training.models import model
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(model, "load_model" if folder else "initial_model", full)
+    with pytest.raises(
+        LimitError, match=r"'(final|initial)' does not fit .* in fp32; evaluate.precision=bf16"
+    ):
+        evaluate_run(shots=(0,), baseline=folder is None)
+
+
 def test_options_can_be_generated(run: Path, evaluate_run: Callable[..., Any]) -> None:
     entry = TaskScoring(("alpha/choice",), options="generate")
     manifest = evaluate_run(baseline=False, shots=(0,), tasks=(entry,))
@@ -142,6 +178,8 @@ def test_validation_prompts_can_be_asked_instead(run: Path, evaluate_run: Callab
 def test_a_run_without_such_prompts_says_so(
     run: Path, evaluate_run: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    evaluate_run(split="validation")
+    rule = TaskScoring(("alpha/choice",), options="generate")
+    evaluate_run(split="validation", tasks=(rule,))
     assert "no prompt of the split validation" in caplog.text
+    assert "no task that is tested has validation examples" in caplog.text
     assert predictions(run) == []

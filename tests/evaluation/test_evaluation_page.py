@@ -23,7 +23,7 @@ def test_the_page_is_what_works(
     for name in ("recipes", "own_data"):
         shutil.copytree(ROOT / "examples" / name, tmp_path / "examples" / name)
     monkeypatch.chdir(tmp_path)
-    assert work_through(PAGE, tmp_path, capsys) == (0, 5, 2)
+    assert work_through(PAGE, tmp_path, capsys) == (0, 5, 3)
 
 
 def test_the_recipes_on_the_page_load(tmp_path: Path) -> None:

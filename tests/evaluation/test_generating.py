@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +15,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taskmill.errors import LimitError
+from taskmill.errors import DataError, LimitError
 from taskmill.evaluation.answering import caching, drawing, generating
 from taskmill.evaluation.answering.scorer import Scorer
 from taskmill.evaluation.answering.stopping import Watch, cut
@@ -530,3 +531,26 @@ def test_numbers_to_draw_with_differ_by_key_sample_and_step() -> None:
 
 def test_of_equal_logits_the_lowest_id_wins() -> None:
     assert drawing.likeliest(torch.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])).tolist() == [1, 0]
+
+
+def test_a_model_that_changes_positions_in_place_changes_nothing_else(
+    ask: Callable[..., Scorer], tokenizer: TextTokenizer
+) -> None:
+    expected = generating.generate(ask(), tokenizer, OPENINGS, DRAWN)
+    scorer = ask()
+
+    def shift(_: Any, __: Any, given: Any) -> None:
+        given["position_ids"] += 3  # rotary positions are relative
+
+    handle = scorer.model.register_forward_pre_hook(shift, with_kwargs=True)
+    try:
+        assert generating.generate(scorer, tokenizer, OPENINGS, DRAWN) == expected
+    finally:
+        handle.remove()
+
+
+def test_a_model_without_numbers_is_said(make_model: Callable[..., Any], tokenizer: TextTokenizer) -> None:
+    model = make_model()
+    model.get_output_embeddings().weight.data[5] = math.nan
+    with pytest.raises(DataError, match=r"\(NaN\) for the next token"):
+        generating.generate(Scorer(model, 2, 1, 4), tokenizer, OPENINGS, GREEDY)

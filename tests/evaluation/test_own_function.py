@@ -63,7 +63,7 @@ def test_the_answer_is_extracted_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "returned", ["None", "2", "-0.1", "float('nan')", "float('inf')", "'1'", "[1]", "1j"]
+    "returned", ["None", "2", "-0.1", "10**400", "float('nan')", "float('inf')", "'1'", "[1]", "1j"]
 )
 def test_anything_else_is_told(tmp_path: Path, returned: str) -> None:
     body = f"def score(prediction): return {returned}\n"

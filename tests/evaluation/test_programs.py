@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,22 @@ def test_a_program_that_fills_its_folder_is_ended(monkeypatch: pytest.MonkeyPatc
     assert not passes(RIGHT + "with open('big', 'wb') as file: file.write(b'x' * (17 << 20))")
 
 
+@pytest.mark.parametrize("after", ["", "    import time\n    time.sleep(60)"], ids=["leaves", "waits"])
+def test_folders_nested_deeper_than_the_stack_are_too_much_and_are_removed(
+    after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs.tempfile, "tempdir", str(tmp_path))
+    deep = f"    import os\n    for i in range({programs._MOST_FILES + 200}): os.mkdir('d'); os.chdir('d')\n"
+    assert not passes(deep + after)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_was_filled_fails_however_soon_the_program_ends() -> None:
+    fill = "for i in range({}): open(str(i), 'w').close()\n"
+    assert not passes(RIGHT + fill.format(programs._MOST_FILES + 1))
+    assert passes(RIGHT + fill.format(100))
+
+
 def test_a_program_sees_nothing_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     look = (
@@ -278,15 +295,16 @@ def test_limits_that_the_system_refuses_are_told(
 def test_real_humaneval(shared_data: Path) -> None:
     with gzip.open(shared_data / "code/humaneval/HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    code = Code(run=True)
+    few = rows[::8]
 
-    def passed(answer: str) -> int:
+    def passed(answer: Callable[[dict[str, str]], str], asked: list[dict[str, str]]) -> int:
         items = [
-            Item([answer.format(**row)], [], None, {"text": row["prompt"], **row}, row["task_id"], "h", "p")
-            for row in rows
+            Item([answer(row)], [], None, {"text": row["prompt"], **row}, row["task_id"], "h", "p")
+            for row in asked
         ]
-        return sum(v.value == 1.0 for v in values(Measure("pass_at_k", code=code), items, 2))
+        return sum(v.value == 1.0 for v in values(Measure("pass_at_k", code=Code(run=True)), items, 2))
 
-    assert len(rows) == 164
-    assert passed("{canonical_solution}") == 164
-    assert passed("") == 0
+    assert passed(lambda row: row["canonical_solution"], rows) == len(rows) == 164
+    assert passed(lambda row: row["canonical_solution"].strip(), few) == len(few)
+    assert passed(lambda row: f"```python\n{row['prompt']}{row['canonical_solution']}\n```", few) == len(few)
+    assert passed(lambda row: "", few) == 0

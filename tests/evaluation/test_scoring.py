@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,14 @@ import pytest
 import torch
 import transformers
 
+from taskmill.errors import DataError, LimitError
 from taskmill.evaluation.answering import caching
 from taskmill.evaluation.answering import ranking as ranks
 from taskmill.evaluation.answering import rows as layouts
-from taskmill.evaluation.answering.scorer import Scorer, logits_at, window
+from taskmill.evaluation.answering.scorer import Scorer, is_exact, logits_at, widen_head, window
 from taskmill.evaluation.asking.fitting import Ranking
 from taskmill.training.encoding.tokenizer import TextTokenizer
+from taskmill.training.models.pretrained import cast_weights
 
 
 def some_ids(number: int, size: int) -> np.ndarray[Any, Any]:
@@ -316,7 +320,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     ),
     "mistral, all beyond its window": ("Mistral", {**SHARED, "sliding_window": 6}, True),
     "mistral, some beyond its window": ("Mistral", {**SHARED, "sliding_window": 15}, True),
-    "gemma2": ("Gemma2", {**SHARED, "head_dim": 8, "sliding_window": 12}, True),
+    "gemma2, capped logits": (
+        "Gemma2",
+        {**SHARED, "head_dim": 8, "sliding_window": 12, "final_logit_softcapping": 4.0},
+        True,
+    ),
     "gemma3": ("Gemma3Text", {**SHARED, "head_dim": 8, "sliding_window": 12}, True),
     "gpt_oss": (
         "GptOss",
@@ -325,6 +333,12 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     ),
     "mixtral": ("Mixtral", {**SHARED, "num_local_experts": 4, "num_experts_per_tok": 2}, True),
     "cohere, scaled logits": ("Cohere", {**SHARED, "logit_scale": 0.3}, True),
+    "granite, divided logits": ("Granite", {**SHARED, "logits_scaling": 3.0}, True),
+    "xglm, positions of its own": (
+        "XGLM",
+        {"vocab_size": 300, "d_model": 32, "ffn_dim": 48, "num_layers": 2, "attention_heads": 4},
+        transformers.__version__ >= "5",
+    ),
     "bloom, no such mask": ("Bloom", {"vocab_size": 300, "hidden_size": 32, "n_layer": 2, "n_head": 4}, False),
     "mamba, no such cache": (
         "Mamba",
@@ -374,6 +388,64 @@ def test_sixteen_bits_share_rows_too(ask: Callable[..., Scorer]) -> None:
             assert one == pytest.approx(other, abs=0.5)
     finally:
         half.float()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_of_models_in_16_bits_are_fp32(make_model: Callable[..., Any], dtype: torch.dtype) -> None:
+    model, exact = cast_weights(make_model(3), dtype), make_model(3)
+    embeddings = model.get_input_embeddings().weight
+    model.get_output_embeddings().weight = embeddings  # tied
+    exact.get_output_embeddings().weight = exact.get_input_embeddings().weight
+    places, ids = torch.arange(14), torch.from_numpy(some_ids(3, 14).astype(np.int64))[None]
+    rounded = logits_at(model, places, input_ids=ids)
+    widen_head(model)
+    widen_head(exact)
+    logits = logits_at(model, places, input_ids=ids)
+    assert (rounded.dtype, logits.dtype) == (dtype, torch.float32)
+    assert model.get_input_embeddings().weight is embeddings and embeddings.dtype == dtype
+    assert torch.allclose(logits, rounded.float(), rtol=0.01, atol=1e-3)
+    right = logits_at(exact, places, input_ids=ids)
+    assert right.dtype == torch.float32 and torch.allclose(logits, right, atol=0.5)
+    assert not is_exact(model) and is_exact(exact)
+
+
+def test_positions_are_not_rounded_with_the_weights(make_model: Callable[..., Any]) -> None:
+    model = make_model()
+    frequencies = model.model.rotary_emb.inv_freq.clone()
+    for dtype in (torch.bfloat16, torch.float32):
+        cast_weights(model, dtype)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+        assert torch.equal(model.model.rotary_emb.inv_freq, frequencies)
+
+
+def test_batches_that_do_not_fit_the_memory_are_halved(ask: Callable[..., Scorer]) -> None:
+    everything, scorer = RANKINGS + HEADED + LETTERS, ask(64)
+    expected = ranks.rank(scorer, everything)
+    most = 3
+
+    def full(_: Any, given: Any, options: Any) -> None:
+        if len(options["input_ids"]) > most:
+            raise torch.cuda.OutOfMemoryError
+
+    handle = scorer.model.register_forward_pre_hook(full, with_kwargs=True)
+    try:
+        for one, other in zip(expected, ranks.rank(scorer, everything)):
+            assert other == pytest.approx(one, abs=1e-5)
+        most = 0
+        with pytest.raises(LimitError, match=r"a prompt of \d+ tokens .* does not fit the memory of cpu"):
+            ranks.rank(scorer, everything)
+    finally:
+        handle.remove()
+
+
+def test_a_model_without_numbers_is_said(make_model: Callable[..., Any]) -> None:
+    model = make_model()
+    scorer = ranks.open_scorer(model, 2, 1, 4)
+    model.get_output_embeddings().weight.data[5] = math.nan
+    with pytest.raises(DataError, match=r"\(NaN\) for the log-probability of an option"):
+        ranks.rank(scorer, RANKINGS)
+    with pytest.raises(DataError, match="NaN"):
+        ranks.open_scorer(model, 2, 1, 4)
 
 
 @pytest.mark.gpu
@@ -430,3 +502,14 @@ def test_logits_are_those_of_the_places_asked_for(ask: Callable[..., Scorer]) ->
         assert torch.allclose(logits_at(model, place, input_ids=ids), whole, atol=1e-5)
         assert torch.allclose(logits_at(_Deaf(model), place, input_ids=ids), whole, atol=1e-5)
         assert torch.allclose(model(ids).logits.flatten(0, 1)[place], whole)  # the hook is gone
+
+
+def test_keys_and_values_get_a_share_of_what_the_model_leaves_of_a_gpu(
+    ask: Callable[..., Scorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ask().model
+    held, size = sum(parameter.nbytes for parameter in model.parameters()), caching.bytes_per_token(model)
+    for left, most in ((80 * size, 20), (0, 0), (-held // 2, 0)):
+        device = SimpleNamespace(total_memory=held + left)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, device=device: device)
+        assert caching.most_tokens(model, torch.device("cuda")) == most

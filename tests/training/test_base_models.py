@@ -124,6 +124,12 @@ def test_a_folder_that_is_no_model_is_explained(base: Path, kind: str) -> None:
     assert found.value.exit_code == 2 and "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_attention_is_not_what_the_file_asks_for(base: Path, key: str) -> None:
+    change(base, **{key: "flash_attention_2"})
+    assert begin(base).config._attn_implementation == "sdpa"
+
+
 def test_a_tokenizer_larger_than_the_models_vocabulary_is_told(
     base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,15 +9,17 @@ from taskmill.commands.lm_eval.keys import HARNESS_VERSION
 from taskmill.commands.lm_eval.layout import Names
 from taskmill.recipe import Evaluate
 
+_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-def command(found: FinishedRun, names: Names, max_length: int, folder: str = ".") -> str:
+
+def command(found: FinishedRun, names: Names, max_length: int, precision: str = "fp32") -> str:
     """Return the two commands that run the export, as lines of a shell."""
     lora = found.recipe.get("values", {}).get("train", {}).get("method") == "lora"
-    arguments = f"pretrained=MODEL,dtype=float32,add_bos_token=False,max_length={max_length}"
+    arguments = f"pretrained=MODEL,dtype={_TYPES[precision]},add_bos_token=False,max_length={max_length}"
     return (
         f"taskmill export model RUN MODEL{' --merge' if lora else ''}\n"
         f"lm_eval run --model hf --model_args {arguments} \\\n"
-        f"  --include_path {folder} --tasks {names.root} --batch_size 16 --output_path results --log_samples"
+        f"  --include_path . --tasks {names.root} --batch_size 16 --output_path results --log_samples"
     )
 
 
@@ -39,7 +41,7 @@ def readme(
         f"# {name} for the lm-evaluation-harness",
         f"{counts['prompts']:,} prompts as {counts['tasks']:,} tasks in {counts['groups']:,} groups, written for lm_eval "
         f"{HARNESS_VERSION}. In this folder:",
-        f"```\n{command(found, names, max_length)}\n```",
+        f"```\n{command(found, names, max_length, evaluate.precision)}\n```",
         "The folder can be moved; nothing in it needs Taskmill. `HF_HUB_OFFLINE=1` keeps the harness off the network. The "
         "metrics need `rouge_score` (rouge_l) and `sacrebleu` (bleu, chrf) where tasks have them.",
         f"The group `{names.root}` holds a group for each level and number of demonstrations, and these a group for each "
@@ -82,5 +84,10 @@ def _differences(body: dict[str, Any], evaluate: Evaluate) -> str:
             "prompts are answered by drawing tokens, and the harness draws others, one answer each",
         ),
     ]
+    if evaluate.precision != "fp32":
+        text = (
+            f"prompts were answered in {evaluate.precision}, but for the output layer, which computed in fp32"
+        )
+        lines.append((counts["prompts"], text))
     told = [f"- {number:,} {text}." for number, text in lines if number]
     return "\n".join(["Where its numbers can differ:", "", *told]) if told else ""

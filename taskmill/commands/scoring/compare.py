@@ -27,7 +27,7 @@ from taskmill.errors import UsageError, did_you_mean
 from taskmill.evaluation.aggregation.comparing import adjust, compare
 from taskmill.evaluation.aggregation.curves import curves, step_of
 from taskmill.evaluation.aggregation.joining import COLUMNS, join, why_apart
-from taskmill.records import SCHEMAS
+from taskmill.records import DIRECTORIES, SCHEMAS
 from taskmill.storage import iter_batches, write_bytes
 
 CSV_COLUMNS = (
@@ -89,9 +89,11 @@ def compare_runs(names: Sequence[str], as_json: bool, csv_file: Path | None, num
 
     Raises:
         UsageError: fewer than two models, one of them twice, a run without scores, a model that is not there, or nothing
-            that both answered.
+            that both answered; a CSV in the folder of a stage.
         StorageError: the CSV cannot be written.
     """
+    if csv_file is not None:
+        _check_place(csv_file, names)
     body = compared(names)
     if csv_file is not None:
         write_bytes(csv_file, csv_bytes(_flat(body), CSV_COLUMNS))
@@ -101,6 +103,20 @@ def compare_runs(names: Sequence[str], as_json: bool, csv_file: Path | None, num
         show(body, num_tasks)
         if csv_file is not None:
             click.echo(f"{csv_file}")
+
+
+def _check_place(csv_file: Path, names: Sequence[str]) -> None:
+    """Check that the CSV takes no file of a stage's place.
+
+    Raises:
+        UsageError: it lies in the folder of a stage.
+    """
+    for run in {open_side(name).found.run for name in names}:
+        for name in DIRECTORIES.values():
+            if csv_file.resolve().is_relative_to((run / name).resolve()):
+                raise UsageError(
+                    f"--csv {csv_file} lies in {run / name}, which its stage sweeps; choose another place"
+                )
 
 
 def compared(names: Sequence[str]) -> Row:
@@ -156,7 +172,7 @@ def _model(run: Path, wanted: str, known: Sequence[str]) -> str:
         return min(known, key=model_order)
     if wanted not in known:
         hint = did_you_mean(wanted, known)
-        raise UsageError(f"{run} has no scores of a model {wanted!r}{hint}; it has {', '.join(known)}")
+        raise UsageError(f"{run} has no scores of a model {wanted!r}; it has {', '.join(known)}{hint}")
     return wanted
 
 

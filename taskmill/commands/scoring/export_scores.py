@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from taskmill.commands.export_folder import EXPORT, claim, finish
+from taskmill.commands.export_folder import claim, finish
 from taskmill.commands.finished import FinishedRun, Row
 from taskmill.commands.scoring.compare import learning_curves
 from taskmill.commands.scoring.markdown import markdown, selection
@@ -60,18 +60,20 @@ def export_scores(run: Path, folder: Path, predictions: bool, as_json: bool) -> 
         said = f"{points(score['value'])} ({bounds(score['low'], score['high'])})"
         clean = f", clean {points(score['clean_value'])}" if score["clean_value"] is not None else ""
         click.echo(f"selection score of {name}: {said}{clean}")
-    click.echo(f"{folder / EXPORT}")
+    click.echo(f"{folder / 'scores.md'}")
 
 
 def scored_run(run: Path) -> tuple[FinishedRun, list[Row]]:
     """Return a run and the rows of its scores.
 
     Raises:
-        UsageError: it has none; the message names the command that makes them.
+        UsageError: it has none; the message names the command that makes them, where there is one.
     """
     found = FinishedRun(run)
     found.require("evaluate")
     rows = found.rows("evaluate", "scores")
+    if not rows and not found.rows("evaluate", "predictions", ["model"]):
+        raise UsageError(f"{run} was evaluated on no prompt: it has no scores to export")
     if not rows:
         raise UsageError(f"{run} has no scores: run `{found.command('evaluate')}` first")
     return found, rows

@@ -23,7 +23,7 @@ _NOTES = (
     "numbers of demonstrations (shots); by benchmarks, it has benchmarks in the place of categories. Tasks that are asked "
     "without demonstrations only are absent from the means of other numbers of shots. Intervals resample groups of "
     "examples. Clean leaves out the examples that share a 13-gram with the train side; a task that has no others is missing "
-    "from the clean scores above it."
+    "from the clean scores above it; `matched_value` in scores.csv is the full score of the tasks that are in them."
 )
 
 

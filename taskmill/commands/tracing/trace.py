@@ -31,7 +31,7 @@ from taskmill.commands.tracing.search import (
     search_examples,
     search_prompts,
 )
-from taskmill.commands.tracing.texts import read_texts
+from taskmill.commands.tracing.texts import Text, read_texts
 from taskmill.engine import default_workers
 from taskmill.errors import UsageError
 from taskmill.normalisers import Normaliser, named
@@ -55,14 +55,9 @@ class Search:
 
 
 def trace(
-    given: str,
-    run: Path | None = None,
-    n: int | None = None,
-    num_shown: int = 3,
-    as_json: bool = False,
-    workers: int | None = None,
-) -> Row:
-    """Find texts in what a run trains on, print what is known of the records that hold them, and return it.
+    given: str, run: Path | None, n: int | None, num_shown: int, as_json: bool, workers: int | None
+) -> None:
+    """Find texts in what a run trains on, and print what is known of the records that hold them.
 
     Args:
         given: a file, - for standard input, or a text.
@@ -78,14 +73,31 @@ def trace(
         DamagedError: a file of the run is missing or changed.
     """
     texts = read_texts(given)
-    found = FinishedRun(_only_run() if run is None else run)
+    body = traced(FinishedRun(_only_run() if run is None else run), texts, n, num_shown, workers)
+    if as_json:
+        click.echo(json.dumps(body, sort_keys=True))
+    else:
+        Printer().show(body)
+
+
+def traced(
+    found: FinishedRun,
+    texts: Sequence[Text],
+    n: int | None = None,
+    num_shown: int = 3,
+    workers: int | None = None,
+) -> Row:
+    """Return what is known of texts, as docs/trace.md describes the object; see `trace`.
+
+    Raises:
+        UsageError: texts without words, or a run without examples.
+        DamagedError: a file of the run is missing or changed.
+    """
     search = _search(found, n, workers)
     wanted = Wanted([item.text for item in texts], search.n, search.normaliser)
     kept = [i for i, words in enumerate(wanted.num_words.tolist()) if words]
     if not kept:
-        raise UsageError(
-            f"there is no word in {'the text' if texts[0].file is None else given}: nothing to look for"
-        )
+        raise UsageError(f"there is no word in {texts[0].file or 'the text'}: nothing to look for")
     if len(kept) < len(texts):
         texts = [texts[i] for i in kept]
         wanted = Wanted([item.text for item in texts], search.n, search.normaliser)
@@ -98,12 +110,7 @@ def trace(
         catalogue, more = _example_hits(found, wanted, search.threads)
         searched |= more
         rows |= answers.of_texts(catalogue, missing)
-    body = _body(found, search, reach, searched, list(rows.values()))
-    if as_json:
-        click.echo(json.dumps(body, sort_keys=True))
-    else:
-        Printer().show(body)
-    return body
+    return _body(found, search, reach, searched, list(rows.values()))
 
 
 def _only_run() -> Path:

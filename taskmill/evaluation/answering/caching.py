@@ -22,7 +22,8 @@ except ImportError as error:
 _HOST_BYTES = 2**32
 """Most bytes that keys and values may take up in the machine's own memory."""
 _DEVICE_SHARE = 0.25
-"""Share of a GPU's memory that they may take up; a number of the device alone, so that batches never depend on the hour."""
+"""Share that they may take up of what the model leaves of a GPU's memory; a number of the two alone, so that batches never
+depend on the hour."""
 
 
 def takes(model: Any) -> frozenset[str]:
@@ -53,7 +54,9 @@ def most_tokens(model: Any, device: torch.device) -> int:
     if not size:
         return 2**62
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory * _DEVICE_SHARE) // size
+        held = sum(parameter.nbytes for parameter in model.parameters())
+        left = torch.cuda.get_device_properties(device).total_memory - held
+        return max(int(left * _DEVICE_SHARE), 0) // size
     return _HOST_BYTES // size
 
 

@@ -212,7 +212,7 @@ class _Asked:
             raise self._strange(found, f"a text as `{name}`")
         if text is None or reason == "content_filter":
             self._withhold(reason)
-        return text or ""
+        return _whole(text or "")
 
     def _strange(self, found: Any, expected: str) -> EndpointError:
         address = self.server.address(_PATHS[self.endpoint.api])
@@ -230,6 +230,11 @@ class _Asked:
         if self.withheld:
             reasons = ", ".join(f"{reason}: {num}" for reason, num in sorted(self.withheld.items()))
             log.warning("endpoint: %d answers were withheld (%s)", sum(self.withheld.values()), reasons)
+
+
+def _whole(text: str) -> str:
+    """Return a text with the mark of what is unreadable for halves of surrogate pairs, which JSON may hold and no table can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def seed_of(key: int, sample: int) -> int:

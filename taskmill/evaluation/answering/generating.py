@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskmill.errors import LimitError, MissingPackageError
+from taskmill.errors import DataError, LimitError, MissingPackageError
 from taskmill.evaluation.answering import caching, drawing
 from taskmill.evaluation.answering.scorer import Scorer
 from taskmill.evaluation.answering.stopping import Watch, cut
@@ -48,6 +48,7 @@ def generate(
     lowest id wins.
 
     Raises:
+        DataError: the model gives no number for a token.
         LimitError: one opening alone does not fit the device's memory.
     """
     num_drawn = sampling.num_samples if sampling.temperature > 0 else 1
@@ -105,7 +106,7 @@ class _Asked:
         """Return the logits behind the last tokens, [rows, V], and the model's cache (None where it has none)."""
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": reuse}
         if "position_ids" in self.takes:
-            arguments["position_ids"] = positions
+            arguments["position_ids"] = positions.clone()  # which some models change
         if cache is not None:
             arguments["past_key_values"] = cache
         if "logits_to_keep" in self.takes:
@@ -201,6 +202,11 @@ class _Batch:
     def run(self) -> list[_Row]:
         """Generate until every row is done."""
         logits_RV = self._read()
+        if bool(logits_RV.isnan().any()):
+            raise DataError(
+                "the model gives no number (NaN) for the next token of a prompt: its weights are no numbers, or they "
+                "overflow evaluate.precision"
+            )
         present = self.rows
         going = np.ones(len(present), dtype=bool)
         for step in range(self.num_steps):

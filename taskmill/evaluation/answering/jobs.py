@@ -240,12 +240,13 @@ def _fitting(number: int, num_bytes: int | None, units: Sequence[Unit], settings
 
 
 def _held_bytes(model: Model, settings: Settings) -> int:
-    """Return the memory that a model's weights take in fp32, about."""
+    """Return the memory that a model's weights take, about; their files are in fp32."""
+    size = 4 if settings.evaluate.precision == "fp32" else 2
     if settings.train.method != "lora":
-        return model.num_bytes
+        return model.num_bytes * size // 4
     from taskmill.training.models.model import count_parameters, located
 
-    return 4 * count_parameters(located(settings.train, settings.path))[0] + model.num_bytes
+    return size * count_parameters(located(settings.train, settings.path))[0] + model.num_bytes
 
 
 def memory() -> tuple[int | None, int | None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskmill.artifact import Inputs, Manifest
+from taskmill.errors import LimitError
 from taskmill.plain import to_json
 from taskmill.records import ENDPOINT, FINAL, INITIAL
 from taskmill.settings import Settings
@@ -96,14 +97,19 @@ def _saved(trained: Manifest, name: str, settings: Settings) -> Model:
 
 
 def _how(settings: Settings) -> str:
-    """Return how models compute, as far as it can show in the last bits of a float."""
+    """Return how models compute, as far as it can show in their answers."""
+    precision = settings.evaluate.precision
+    return _attention(settings) + ("" if precision == "fp32" else f" {precision}")
+
+
+def _attention(settings: Settings) -> str:
     return "eager" if settings.train.attention == "eager" else "sdpa"
 
 
 def open_model(
     model: Model, settings: Settings, tokenizer: TextTokenizer, info: dict[str, Any], number: int = 0
 ) -> Scorer:
-    """Load a model in fp32 and make it ready; a base in 4 bits stays so.
+    """Load a model in `evaluate.precision` and make it ready; a base in 4 bits stays so.
 
     Args:
         model: none that answers from a server.
@@ -114,15 +120,38 @@ def open_model(
 
     Raises:
         DamagedError: the model cannot be read.
+        LimitError: it does not fit the memory of the GPU.
         MissingPackageError: torch, transformers or peft is absent.
         UsageError: cuda is asked for and absent.
     """
+    import torch
+
     from taskmill.evaluation.answering.ranking import open_scorer
-    from taskmill.training.models.model import initial_model, load_model, located, new_ids, pick_device
+    from taskmill.evaluation.answering.scorer import widen_head
+    from taskmill.training.models.model import pick_device
 
     device = pick_device(settings.train.device)
     if device.type == "cuda":
         device = numbered(device, number)
+    try:
+        loaded = _load(model, settings, tokenizer, info, device)
+        widen_head(loaded)
+        return open_scorer(loaded, tokenizer.pad_id, tokenizer.eos_id, settings.evaluate.batch_size)
+    except torch.cuda.OutOfMemoryError as error:
+        precision = settings.evaluate.precision
+        less = "evaluate.precision=bf16 takes half of it" if precision == "fp32" else "take a larger GPU"
+        raise LimitError(
+            f"the model {model.name!r} does not fit the memory of {device} in {precision}; {less}"
+        ) from error
+
+
+def _load(
+    model: Model, settings: Settings, tokenizer: TextTokenizer, info: dict[str, Any], device: Any
+) -> Any:
+    """Return a model on a device, in `evaluate.precision`."""
+    from taskmill.training.models.model import initial_model, load_model, located, new_ids
+
+    precision = settings.evaluate.precision
     base: Any = None
     if model.folder is None or settings.train.method == "lora":
         base = initial_model(
@@ -135,12 +164,11 @@ def open_model(
             seed=settings.seed,
             new_ids=new_ids(info),
             device=device,
+            precision=precision,
         )
     if model.folder is None:
-        loaded = base.eval()
-    else:
-        loaded = load_model(model.folder, base, device, _how(settings))
-    return open_scorer(loaded, tokenizer.pad_id, tokenizer.eos_id, settings.evaluate.batch_size)
+        return base.eval()
+    return load_model(model.folder, base, device, _attention(settings), precision)
 
 
 def numbered(device: Any, number: int) -> Any:

@@ -39,6 +39,8 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504, 529)
 _MODELS = "/models"
 _MOST_BYTES = 2**26
 """Longest answer read: 64 MB."""
+_LONGEST_TIMEOUT = 2e6
+"""Seconds, some weeks: what sockets of every system take."""
 _SECONDS_BETWEEN_WARNINGS = 10.0
 
 
@@ -117,7 +119,7 @@ class Server:
         """Return the names of the models that the server lists; none where it lists none."""
         try:
             found = self._once(_MODELS, None)
-            return sorted(str(entry["id"]) for entry in found["data"])
+            return sorted(self._plain(str(entry["id"])) for entry in found["data"])
         except (_PassingError, EndpointError, KeyError, TypeError):
             return []
 
@@ -126,13 +128,13 @@ class Server:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         request = urllib.request.Request(self.address(path), data, headers)
-        seconds = self.endpoint.timeout_seconds
+        seconds = min(self.endpoint.timeout_seconds, _LONGEST_TIMEOUT)
         failure: Exception
         try:
             with self._opener.open(request, timeout=seconds) as response:
                 raw = _read(response, time.monotonic() + seconds)
         except urllib.error.HTTPError as error:
-            failure = self._status(path, error)
+            failure = self._status(path, error, time.monotonic() + seconds)
         except (OSError, http.client.HTTPException) as error:
             failure = self._broken(path, error)
         else:
@@ -155,11 +157,11 @@ class Server:
         said = self._plain(str(reason) or type(reason).__name__)
         return _PassingError(f"could not be reached or broke off ({said})", ATTEMPTS)
 
-    def _status(self, path: str, error: urllib.error.HTTPError) -> Exception:
+    def _status(self, path: str, error: urllib.error.HTTPError, deadline: float) -> Exception:
         """Return what an answer with an HTTP status of failure means."""
         with error:
             try:
-                raw = error.read(_MOST_BYTES)
+                raw = _read(error, deadline)
             except (OSError, http.client.HTTPException):
                 raw = b""
         said, code = self._said(raw)
@@ -201,7 +203,7 @@ class Server:
         """Return what a server says of a failure in its own words, and its code."""
         try:
             error = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._plain(raw), ""
         if isinstance(error, dict):
             error = error.get("error", error)
@@ -261,6 +263,7 @@ def _address(url: str) -> SplitResult:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         sound = sound and url.isascii() and url.isprintable() and " " not in url
+        (parts.hostname or "").encode("idna")  # refuses labels that no name may have
     except ValueError:
         sound = False
     if not sound:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskmill.errors import MissingPackageError
+from taskmill.errors import DataError, LimitError, MissingPackageError
 from taskmill.evaluation.answering.rows import HEAD, I32, Layout, Row
 from taskmill.evaluation.answering.scorer import (
     Scorer,
@@ -96,7 +96,7 @@ def _equal(scorer: Scorer, probe: Sequence[Ranking], other: I32) -> bool:
     expected = np.concatenate(rank(replace(scorer, tree=False), probe))
     try:
         rows, moved = rank(scorer, probe), rank(scorer, changed)
-    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, DataError):
         return False
     found = np.concatenate(rows)
     moves = [abs(a - b) for one, two in zip(rows, moved) for a, b in zip(one[1:], two[1:])]
@@ -109,6 +109,10 @@ def rank(scorer: Scorer, rankings: Sequence[Ranking]) -> list[list[float]]:
 
     In nats, rounded to DECIMALS; 0 for an option without tokens. Equal questions are computed once, and so are equal
     options of a question.
+
+    Raises:
+        DataError: the model gives no number for an option.
+        LimitError: one row alone does not fit the device's memory.
     """
     first: dict[tuple[Any, ...], int] = {}
     source = [first.setdefault(_key(ranking), index) for index, ranking in enumerate(rankings)]
@@ -118,12 +122,37 @@ def rank(scorer: Scorer, rankings: Sequence[Ranking]) -> list[list[float]]:
     reader = _Reader(scorer)
     for head, batch in layout.batches(rows):
         with torch.inference_mode():
-            sums = iter(reader.sums(head, batch))
+            sums = iter(_sums(reader, head, batch))
         for row in batch:
             for places, value in zip(row.options, sums):
                 for option in places:
                     scores[row.question][option] = round(float(value), DECIMALS)
     return [list(scores[index]) for index in source]
+
+
+def _sums(reader: _Reader, head: int, batch: Sequence[Row]) -> F64:
+    """Return what a reader does, of a batch or, where the device's memory does not suffice, of one half after the other."""
+    try:
+        sums = reader.sums(head, batch)
+    except torch.cuda.OutOfMemoryError:
+        pass  # what the failure holds of the device is free behind this block only
+    else:
+        if np.isnan(sums).any():
+            raise DataError(
+                "the model gives no number (NaN) for the log-probability of an option: its weights are no numbers, or "
+                "they overflow evaluate.precision"
+            )
+        return sums
+    half, device = len(batch) // 2, reader.scorer.device
+    if not half:
+        raise LimitError(
+            f"a prompt of {len(batch[0].trunk)} tokens with {batch[0].tail} of its options does not fit the memory of "
+            f"{device} beside the model; evaluate.precision=bf16 or a lower tokenize.max_length takes less"
+        )
+    log.warning("evaluate: %d prompts at once do not fit the memory of %s; fewer at once", len(batch), device)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return np.concatenate([_sums(reader, head, batch[:half]), _sums(reader, head, batch[half:])])
 
 
 def normalised(

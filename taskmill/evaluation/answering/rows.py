@@ -32,6 +32,8 @@ _FREQUENT = 4
 """Fewest rows with a common head that come together; fewer where batches are smaller."""
 _THREAD_TOKENS = 512
 """On a CPU, tokens of a forward pass for each thread: with more, what layers hand on leaves the processor's cache."""
+_DEVICE_TOKENS = 2**15
+"""On a GPU, tokens of a forward pass: enough to keep it busy; what a layer of a large model makes of them takes a few GB."""
 _MASK_CELLS = 2**26
 """Most cells of an attention mask (B x T x tokens seen): 256 MB in fp32."""
 _LOGIT_CELLS = 2**26
@@ -87,7 +89,7 @@ class Layout:
         most_logits = max(1, _LOGIT_CELLS // num_ids(scorer.model))
         most_kept = caching.most_tokens(scorer.model, scorer.device)
         on_cpu = scorer.device.type == "cpu"
-        most_fed = max(2, torch.get_num_threads()) * _THREAD_TOKENS if on_cpu else most_kept
+        most_fed = max(2, torch.get_num_threads()) * _THREAD_TOKENS if on_cpu else _DEVICE_TOKENS
         reach = None if scorer.windowed else window(scorer.model)
         return cls(scorer.tree, reach, scorer.batch_size, most_logits, most_fed, most_kept)
 

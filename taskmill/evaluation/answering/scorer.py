@@ -47,7 +47,7 @@ def widen_head(model: Any) -> None:
 
     Embeddings that were its weights too stay in 16 bits. A layer that an adapter has wrapped stays as it is.
     """
-    head = getattr(model, "get_output_embeddings", lambda: None)()
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
     if type(head) is not torch.nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
         return
     for name, parameter in list(head.named_parameters()):

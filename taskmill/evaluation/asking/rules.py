@@ -62,14 +62,14 @@ def resolve(evaluate: Evaluate, tasks: pa.Table, evaluated: Iterable[str]) -> di
     Args:
         evaluate: the recipe's section.
         tasks: the task table with COLUMNS.
-        evaluated: the tasks that have prompts of the split asked.
+        evaluated: the tasks that have prompts of the split asked; where there are none no selector is judged.
 
     Raises:
         RecipeError: a selector that fits no evaluated task, shots that the section does not ask for, an unknown metric.
     """
     names = set(evaluated)
     facts = {task: row for task, row in read_facts(tasks).items() if task in names}
-    problems = _unmatched(evaluate, facts)
+    problems = _unmatched(evaluate, facts) if facts else []
     if problems:
         raise RecipeError(problems)
     zero_shot = select(facts, evaluate.zero_shot_only)

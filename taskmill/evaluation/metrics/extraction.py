@@ -11,9 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-FINAL_ANSWER = "The answer is"
-"""What stands between the rationale and the answer in the outputs of reasoning tasks."""
-
 _PHRASE = re.compile(
     r"\b(?:answer|(?:correct|right|best)\s+(?:option|choice))\s+is\b|\banswer\s*:|####", re.IGNORECASE
 )

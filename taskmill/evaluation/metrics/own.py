@@ -135,7 +135,10 @@ def _checked(found: object, text: str, item: Item) -> float:
     """
     if isinstance(found, np.bool_):
         found = bool(found)
-    value = float(found) if isinstance(found, Real) else math.nan
+    try:
+        value = float(found) if isinstance(found, Real) else math.nan
+    except (OverflowError, ValueError):
+        value = math.nan
     if not 0 <= value <= 1:
         raise DataError(
             f"the metric {text!r} gave {shorten(found)} for the answer to {item.example!r} of {item.task!r}",

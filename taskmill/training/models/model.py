@@ -34,6 +34,7 @@ from taskmill.training.models.dropout import dropout_deviations
 from taskmill.training.models.pretrained import (
     LOAD_ERRORS,
     base_place,
+    cast_weights,
     dequantized,
     first_line,
     load_config,
@@ -49,6 +50,8 @@ except ImportError as error:
     raise MissingPackageError(str(error.name or "torch"), "train", "training a model") from error
 
 log = logging.getLogger("taskmill")
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 __all__ = [
     "ModelError",
@@ -97,10 +100,12 @@ def initial_model(
     seed: int,
     new_ids: Collection[int] = (),
     device: Any = "cpu",
+    precision: str = "fp32",
 ) -> Any:
-    """Return the model that training begins with, in fp32, or with 4-bit linear layers.
+    """Return the model that training begins with, in fp32, bf16 or fp16, or with 4-bit linear layers, which stay as they are.
 
-    Its weights have the values that training sees: those that method lora keeps in a lower precision are rounded to it.
+    In fp32 its weights have the values that training sees: those that method lora keeps in a lower precision are rounded
+    to it.
     Without `train.model` a small Llama of `train.architecture`, whose weights depend on the seed alone; else the
     named model (see `located` for folders), with embeddings added where the tokenizer has more ids than it.
 
@@ -110,8 +115,8 @@ def initial_model(
         MissingPackageError: bitsandbytes is absent and wanted.
     """
     base = _Ids(vocab_size, max_length, pad_id, bos_id, eos_id, tuple(new_ids))
-    model = _begin(train, base, seed, device).model
-    return model if train.quantization == "4bit" else model.float().to(device)
+    model = _begin(train, base, seed, device, precision).model
+    return model if train.quantization == "4bit" else in_precision(model, precision).to(device)
 
 
 def training_model(
@@ -207,25 +212,27 @@ def _frozen_dtype(train: Train) -> Any:
     """Return the type of weights that are not trained; fp32 for those that are."""
     if train.method == "full" or train.quantization == "4bit":
         return torch.float32
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(train.precision, torch.float32)
+    return _TYPES[train.precision]
 
 
-def _begin(train: Train, ids: _Ids, seed: int, device: Any) -> _Begun:
-    """Return the model before training, in the types that training holds."""
+def _begin(train: Train, ids: _Ids, seed: int, device: Any, precision: str = "fp32") -> _Begun:
+    """Return the model before training, in the types that training holds; what it holds in fp32 in `precision`."""
     meta = torch.device(device).type == "meta"
+    held = _frozen_dtype(train)
+    held = _TYPES[precision] if held == torch.float32 else held
     with torch.random.fork_rng(devices=[]), torch.device("meta" if meta else "cpu"):
         torch.manual_seed(derive(seed, "train.initial"))
         if train.model is None:
-            model = _small_llama(train, ids).to(_frozen_dtype(train))
+            model = _small_llama(train, ids, held)
             return _Begun(model, grow(model, ids.vocab_size, ids.new_ids), None)
         place = base_place(dataclasses.replace(train, weights="random") if meta else train)
         config = load_config(place, train)
         _check_context(config, ids.max_length, train)
         if train.weights == "random" or meta:
             _name_specials(config, ids)
-            model = random_model(config, train, _frozen_dtype(train))
+            model = random_model(config, train, held)
         else:
-            model = pretrained_model(place, config, train, _frozen_dtype(train), device)
+            model = pretrained_model(place, config, train, held, device)
         before = model.get_input_embeddings().num_embeddings
         fresh = grow(model, ids.vocab_size, ids.new_ids)
     if ids.vocab_size > before:
@@ -244,7 +251,7 @@ def _name_specials(config: Any, ids: _Ids) -> None:
         setattr(text, key, number if number is not None and number < text.vocab_size else None)
 
 
-def _small_llama(train: Train, ids: _Ids) -> Any:
+def _small_llama(train: Train, ids: _Ids, dtype: Any) -> Any:
     shape = train.architecture
     if shape.hidden_size % (2 * shape.num_heads):
         raise UsageError(
@@ -265,7 +272,7 @@ def _small_llama(train: Train, ids: _Ids) -> Any:
         eos_token_id=ids.eos_id,
         tie_word_embeddings=False,
     )
-    return random_model(config, train, torch.float32)
+    return random_model(config, train, dtype)
 
 
 def _check_context(config: Any, max_length: int, train: Train) -> None:
@@ -282,14 +289,17 @@ def _check_context(config: Any, max_length: int, train: Train) -> None:
 # ------------------------------------------------------------------------------------- finished models
 
 
-def load_model(folder: Path, base: Any = None, device: Any = "cpu", attention: str = "sdpa") -> Any:
-    """Load a saved model for evaluation, in fp32.
+def load_model(
+    folder: Path, base: Any = None, device: Any = "cpu", attention: str = "sdpa", precision: str = "fp32"
+) -> Any:
+    """Load a saved model for evaluation.
 
     Args:
         folder: what `save_model` wrote.
         base: for an adapter, the model it was trained on (`initial_model` with the same arguments).
         device: where to put it, a torch device or its name.
         attention: implementation, for a full model; an adapter takes its base's.
+        precision: fp32, bf16 or fp16, for a full model; an adapter takes its base's.
 
     Raises:
         DamagedError: the folder cannot be read.
@@ -311,7 +321,7 @@ def load_model(folder: Path, base: Any = None, device: Any = "cpu", attention: s
                     attn_implementation=None
                     if attention == "sdpa"
                     else attention,  # which not every model has
-                    dtype=torch.float32,
+                    dtype=_TYPES[precision],
                     use_safetensors=True,
                     trust_remote_code=False,
                     local_files_only=True,
@@ -340,7 +350,7 @@ def merged_model(train: Train, info: Mapping[str, Any], seed: int, folder: Path)
 
 def in_precision(model: Any, precision: str) -> Any:
     """Return a model with its weights in fp32, bf16 or fp16; changed in place."""
-    return model.to({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    return cast_weights(model, _TYPES[precision])
 
 
 def base_model(train: Train, info: Mapping[str, Any], seed: int) -> Any:

@@ -52,8 +52,8 @@ class StageModule(Protocol):
     """What the module of a stage offers. Optional: `external`, digests of whatever else it reads, `PRELIMINARY`,
     values of `external` that mark a finished stage as an unfinished form of the one without them, `pending`,
     what has to be fetched before `external` can be known, `follow`, the part of the processes of a launch but rank 0,
-    `reads`, what it reads with the present settings where that is not always READS, and `fingerprinted`, the settings that
-    count where these are not all of SECTIONS."""
+    `reads`, what it reads with the present settings where that is not always READS, `fingerprinted`, the settings that
+    count where these are not all of SECTIONS, and `check`, which refuses what does not fit before a finished stage is redone."""
 
     REVISION: int
     SECTIONS: tuple[str, ...]
@@ -204,7 +204,11 @@ class Walk:
         started = time.time()
         module, settings = self.module(name), self.settings(name)
         directory, identity = self.directory(name), self.identity(name, settings)
-        opened = open_stage(directory, identity, self.force or self._completes(name, directory, identity))
+        redo = self.force or self._completes(name, directory, identity)
+        check = getattr(module, "check", None)
+        if redo and check:
+            check(settings, self.inputs(name))
+        opened = open_stage(directory, identity, redo)
         if isinstance(opened, Manifest):
             return Outcome(name, "up to date", "", opened, time.time() - started)
         inputs = self.inputs(name)

@@ -118,9 +118,23 @@ def test_a_second_run_has_nothing_to_do(demo_run, capsys):
     assert {s["status"] for s in json.loads(out)["stages"]} == {"up to date"}
 
 
-def test_verify_names_a_damaged_file(demo_run, tmp_path, capsys):
-    import shutil
+def test_a_refused_setting_leaves_finished_scores_alone(demo_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(demo_run, run)
+    before = {path: path.read_bytes() for path in (run / "scores").glob("*.*")}
+    for setting, said in (
+        ('[{tasks: ["nope/*"]}]', "fits none of the 16 evaluated tasks"),
+        ('[{tasks: ["*"], options: generate, metric: pass_at_k}]', "evaluate.code.run"),
+    ):
+        override = ("--set", f"evaluate.tasks={setting}")
+        code, _, err = call(capsys, "evaluate", str(run), "--force", *override)
+        assert code == 2 and said in err
+        assert {path: path.read_bytes() for path in (run / "scores").glob("*.*")} == before
+    code, out, _ = call(capsys, "evaluate", str(run))
+    assert code == 0 and "up to date" in out
 
+
+def test_verify_names_a_damaged_file(demo_run, tmp_path, capsys):
     run = tmp_path / "copy"
     shutil.copytree(demo_run, run)
     code, out, _ = call(capsys, "verify", str(run))

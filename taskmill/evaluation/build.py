@@ -102,6 +102,20 @@ def external(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     }
 
 
+def check(settings: Settings, inputs: Inputs) -> None:
+    """Refuse, before finished scores are made again, settings that do not suit the tasks.
+
+    Raises:
+        RecipeError, UsageError: see build.
+    """
+    tasks = inputs.table("curate", "tasks", asking.COLUMNS)
+    places = find_places(inputs, settings.evaluate, settings.seed)
+    rules = asking.resolve(settings.evaluate, tasks, [place.task for place in places])
+    if not settings.predict_only:
+        asking.check_code(rules, settings.evaluate)
+        predictions.open_functions(settings.evaluate, settings.path("."))
+
+
 def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
     """Score the prompts of every level; with `settings.predict_only` values stay null and no scores are written.
 

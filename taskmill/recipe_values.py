@@ -21,6 +21,7 @@ Problem = tuple[Location, str]
 _ANY = float("inf")
 PINNED = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)@(?P<commit>[0-9a-f]{40})", re.ASCII)
 """A data set repository of the Hub at one commit."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -296,6 +297,13 @@ def _answering(raw: dict[str, Any]) -> Iterator[Problem]:
         if isinstance(url, str) and not _URL.fullmatch(url):
             found = "found an address with a login" if "@" in url else f"found {shorten(url)}"
             yield where, f"{found}; expected an address such as http://localhost:8000/v1"
+    for where, name in _matches(raw, ("evaluate", "endpoint", "api_key_variable"), ()):
+        if isinstance(name, str) and not _VARIABLE.fullmatch(
+            name
+        ):  # it may be the key itself, so it is not shown
+            yield where, "found what is no name of a variable; expected the name of one that holds the key"
+    if _value(raw, "evaluate.endpoint.model") == "":
+        yield ("evaluate", "endpoint", "model"), "empty text; expected the model's name at the server"
     if _value(raw, "evaluate.endpoint") and _value(raw, "evaluate.checkpoints") is True:
         text = "given with evaluate.endpoint, which has no checkpoints; expected one of them"
         yield ("evaluate", "checkpoints"), text

@@ -41,6 +41,8 @@ def read(tmp_path: Path, *overrides: str) -> Resolved:
         ("evaluate.pass_k=2", "expected at most evaluate.sampling.num_samples = 1"),
         ("evaluate.sampling.top_p=0", "from 0.001 to 1"),
         ("evaluate.endpoint={url: 'localhost:80', model: m}", "expected an address such as http"),
+        ("evaluate.endpoint={url: 'http://a/v1', model: ''}", "expected the model's name"),
+        ("evaluate.endpoint={url: 'http://a/v1', model: m, api_key_variable: sk-1}", "no name of a variable"),
         ("evaluate.normalisation=tokens", "did you mean 'token'"),
     ],
 )

@@ -53,7 +53,8 @@ class StageModule(Protocol):
     values of `external` that mark a finished stage as an unfinished form of the one without them, `pending`,
     what has to be fetched before `external` can be known, `follow`, the part of the processes of a launch but rank 0,
     `reads`, what it reads with the present settings where that is not always READS, `fingerprinted`, the settings that
-    count where these are not all of SECTIONS, and `check`, which refuses what does not fit before a finished stage is redone."""
+    count where these are not all of SECTIONS, and `check_settings`, which refuses what does not fit before a finished
+    stage is redone."""
 
     REVISION: int
     SECTIONS: tuple[str, ...]
@@ -205,7 +206,7 @@ class Walk:
         module, settings = self.module(name), self.settings(name)
         directory, identity = self.directory(name), self.identity(name, settings)
         redo = self.force or self._completes(name, directory, identity)
-        check = getattr(module, "check", None)
+        check = getattr(module, "check_settings", None)
         if redo and check:
             check(settings, self.inputs(name))
         opened = open_stage(directory, identity, redo)

@@ -102,7 +102,7 @@ def external(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def check(settings: Settings, inputs: Inputs) -> None:
+def check_settings(settings: Settings, inputs: Inputs) -> None:
     """Refuse, before finished scores are made again, settings that do not suit the tasks.
 
     Raises:

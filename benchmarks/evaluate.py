@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluate_data import items_of, write_tokenizer
-from measuring import ROOT, has_gpu, sample, versions
+from measuring import ROOT, has_gpu, llama_shape, sample, versions
 
 SCRIPT = Path(__file__).with_name("evaluate_contenders.py")
 EQUAL = 1e-3  # nats
@@ -40,18 +40,6 @@ EQUAL = 1e-3  # nats
 ENOUGH = {("rank", "fp32"): 1.0, ("generate", "fp32"): 0.9, ("rank", "bf16"): 0.5, ("generate", "bf16"): 0.0}
 KINDS = {"options": "rank", "shots": "rank", "letters": "rank", "generate": "generate"}
 Sample = dict[str, Any]
-
-
-def shape(vocab_size: int, width: int, layers: int, heads: int, inner: int) -> dict[str, int]:
-    """Return a Llama's sizes as its configuration names them."""
-    return {
-        "vocab_size": vocab_size,
-        "hidden_size": width,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-    }
 
 
 def job_of(device: str, quick: bool, threads: int | None, data: Path | None) -> Sample:
@@ -66,13 +54,13 @@ def job_of(device: str, quick: bool, threads: int | None, data: Path | None) -> 
     job["data"] = None if data is None else str(data.resolve())
     if device == "cuda":
         job |= {"precision": "bf16", "questions": 512, "generated": 128, "batch_sizes": [32, 128]}
-        return job | {"vocabulary": 8000, "shape": shape(32000, 2048, 24, 32, 5504)}
+        return job | {"vocabulary": 8000, "shape": llama_shape(32000, 2048, 24, 32, 5504)}
     if quick:
         job |= {"questions": 16, "generated": 4, "new_tokens": 16, "batch_sizes": [8]}
         job["threads"] = threads or 1
-        return job | {"vocabulary": 2000, "shape": shape(4000, 128, 2, 2, 344)}
+        return job | {"vocabulary": 2000, "shape": llama_shape(4000, 128, 2, 2, 344)}
     job |= {"questions": 32, "generated": 8, "batch_sizes": [4, 16]}
-    return job | {"vocabulary": 8000, "shape": shape(16000, 512, 6, 8, 1376)}
+    return job | {"vocabulary": 8000, "shape": llama_shape(16000, 512, 6, 8, 1376)}
 
 
 def measured(job: Sample, rounds: int) -> dict[tuple[str, int], list[Sample]]:

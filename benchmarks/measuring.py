@@ -53,6 +53,18 @@ def has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def llama_shape(vocab_size: int, width: int, layers: int, heads: int, inner: int) -> dict[str, int]:
+    """Return a Llama's sizes as its configuration names them."""
+    return {
+        "vocab_size": vocab_size,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+    }
+
+
 def wait_for_group(group: int) -> None:
     """Wait until what a contender leaves behind has ended, such as a process that compiles for later runs."""
     with contextlib.suppress(ProcessLookupError, PermissionError):

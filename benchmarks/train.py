@@ -30,24 +30,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import ROOT, has_gpu, sample, versions
+from measuring import ROOT, has_gpu, llama_shape, sample, versions
 
 SCRIPT = Path(__file__).with_name("train_contenders.py")
 EQUAL_LOSS = 1e-4
 PACKED, FREE = "packing, bfd, sdpa", "padding-free, sdpa"
 Sample = dict[str, Any]
-
-
-def shape(vocab_size: int, width: int, layers: int, heads: int, inner: int) -> dict[str, int]:
-    """Return a Llama's sizes as its configuration names them."""
-    return {
-        "vocab_size": vocab_size,
-        "hidden_size": width,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-    }
 
 
 def job_of(device: str, quick: bool, threads: int | None) -> Sample:
@@ -56,13 +44,13 @@ def job_of(device: str, quick: bool, threads: int | None) -> Sample:
     job |= {"attention": "auto", "setting": PACKED, "trl_rows": 1, "precision": "fp32", "threads": threads}
     if device == "cuda":
         job |= {"precision": "bf16", "updates": 8, "batch_size": 32, "micro_batch_size": 8}
-        return job | {"padded_rows": 16, "trl_rows": 8, "shape": shape(32000, 2048, 24, 32, 5504)}
+        return job | {"padded_rows": 16, "trl_rows": 8, "shape": llama_shape(32000, 2048, 24, 32, 5504)}
     if quick:
         job |= {"updates": 3, "batch_size": 2, "micro_batch_size": 2, "padded_rows": 4, "context": 1024}
         job["threads"] = threads or 1
-        return job | {"shape": shape(32000, 128, 2, 2, 384)}
+        return job | {"shape": llama_shape(32000, 128, 2, 2, 384)}
     job |= {"updates": 4, "batch_size": 4, "micro_batch_size": 4, "padded_rows": 4}
-    return job | {"shape": shape(32000, 256, 4, 4, 688)}
+    return job | {"shape": llama_shape(32000, 256, 4, 4, 688)}
 
 
 def plan(job: Sample, quick: bool) -> list[tuple[str, str, Sample]]:

@@ -156,6 +156,24 @@ def test_what_two_runs_do_not_share_is_told(runs: Path, tmp_path: Path, capsys: 
     assert "1 task at another level or category in B, here as in A: p/t" in out
 
 
+def test_settings_that_differ_beside_the_models_are_told(runs: Path, tmp_path: Path, capsys: Capture) -> None:
+    asked = {"normalisation": "none", "precision": "fp32", "num_resamples": 50}
+    sides = []
+    for name, changed in (
+        ("a", {}),
+        ("b", {"num_resamples": 9}),
+        ("c", {"normalisation": "byte", "precision": "bf16"}),
+    ):
+        sides.append(write_scored(tmp_path / name, rows("final", 0.5)))
+        body = {"values": {"evaluate": {**asked, **changed}}}
+        (sides[-1] / "recipe.json").write_text(json.dumps(body), encoding="utf-8")
+    first, *others = compared([str(side) for side in sides])["comparisons"]
+    assert first["asked_otherwise"] == []
+    assert others[0]["asked_otherwise"] == ["evaluate.normalisation", "evaluate.precision"]
+    code, out, _ = call(capsys, "compare", str(sides[0]), str(sides[2]))
+    assert code == 0 and "not asked alike: evaluate.normalisation, evaluate.precision differ" in out
+
+
 def test_hostile_names_are_shown_as_they_are(tmp_path: Path, capsys: Capture) -> None:
     task = f"p/{HOSTILE}\x1b[31m[bold]"
     sides = []

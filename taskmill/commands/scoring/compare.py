@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from taskmill.commands.finished import FinishedRun, Row
 from taskmill.commands.scoring.compare_tables import show
-from taskmill.commands.scoring.scores import model_order
+from taskmill.commands.scoring.scores import evaluate_settings, model_order
 from taskmill.commands.scoring.tables import csv_bytes
 from taskmill.errors import UsageError, did_you_mean
 from taskmill.evaluation.aggregation.comparing import adjust, compare
@@ -55,6 +55,8 @@ CSV_COLUMNS = (
     "clean_p_holm",
 )
 """Columns of the file that --csv writes."""
+HOW = ("normalisation", "precision", "max_new_tokens", "stop", "sampling", "pass_k", "tasks")
+"""Settings of evaluate that say how a prompt is asked and what its answer is worth."""
 
 
 @dataclass(frozen=True)
@@ -222,8 +224,18 @@ def _comparison(first: Side, other: Side) -> Row:
         "tasks_only_in_first": sorted(tasks[0] - tasks[1]),
         "tasks_only_in_other": sorted(tasks[1] - tasks[0]),
         "tasks_placed_otherwise": joined.moved(),
+        "asked_otherwise": _asked_otherwise(first.found, other.found),
         "rows": compare(joined),
     }
+
+
+def _asked_otherwise(first: FinishedRun, other: FinishedRun) -> list[str]:
+    """Return the settings of evaluate under which the same prompts were asked or valued differently: not the models' doing."""
+    sides = [evaluate_settings(run) for run in (first, other)]
+    found = [name for name in HOW if sides[0].get(name) != sides[1].get(name)]
+    if bool(sides[0].get("endpoint")) != bool(sides[1].get("endpoint")):
+        found.append("endpoint")
+    return [f"evaluate.{name}" for name in found]
 
 
 def _flat(body: Row) -> list[Row]:

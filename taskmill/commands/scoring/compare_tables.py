@@ -72,6 +72,8 @@ def _remarks(letter: str, comparison: Row) -> list[str]:
         lines.append(
             f"{counted(comparison['num_other_metric'], 'prompts')} left out: valued by other metrics"
         )
+    if comparison["asked_otherwise"]:
+        lines.append(f"not asked alike: {', '.join(comparison['asked_otherwise'])} differ, beside the models")
     moved = comparison["tasks_placed_otherwise"]
     if moved:
         named = ", ".join(moved[:3]) + (", ..." if len(moved) > 3 else "")

@@ -43,6 +43,13 @@ def tables_page() -> str:
             lines += [f"Sorted by {', '.join(key)}.", ""]
         lines += ["| column | type |", "| --- | --- |"]
         lines += [f"| {f.name}{'?' if f.nullable else ''} | {_type(f.type)} |" for f in schema]
+    lines += ["", "# Tables of a published benchmark", ""]
+    lines.append(
+        "Written by `taskmill publish` and `taskmill export benchmark`; see [publishing.md](publishing.md)."
+    )
+    for name, schema in records.PUBLISHED.items():
+        lines += ["", f"## published {name}", "", "| column | type |", "| --- | --- |"]
+        lines += [f"| {f.name}{'?' if f.nullable else ''} | {_type(f.type)} |" for f in schema]
     return NOTE + "\n".join(lines) + "\n"
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from taskmill import __version__
+from taskmill.cli_benchmark import benchmark
 from taskmill.cli_exports import export_group
 from taskmill.cli_tools import tools
 from taskmill.cli_views import views
@@ -303,7 +304,12 @@ for _stage in STAGES:
     else:
         _add_stage(_stage.name, _stage.help)
 
-for _command in (*views.commands.values(), export_group, *tools.commands.values()):
+for _command in (
+    *views.commands.values(),
+    *benchmark.commands.values(),
+    export_group,
+    *tools.commands.values(),
+):
     cli.add_command(_command)
 
 

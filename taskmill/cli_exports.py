@@ -147,3 +147,23 @@ def export_scores_command(run: Path, folder: Path, as_json: bool, **options: Any
     from taskmill.commands.scoring.export_scores import export_scores
 
     export_scores(run, folder, as_json=as_json, **options)
+
+
+@export_group.command("benchmark")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--with-data", is_flag=True, help="Write the prompts too, of tasks whose licence allows it.")
+@click.option("--with-mixture", is_flag=True, help="Write the mixture and its shares too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def export_benchmark_command(run: Path, folder: Path, as_json: bool, **options: Any) -> None:
+    """Write RUN's benchmark into DIR as `publish` sends it: ids, digests, levels, decisions, licences, recipe, manifest.
+
+    `taskmill verify DIR`, `taskmill rebuild DIR --run RUN` and `load_dataset(DIR, "held_out")` read it as it is.
+
+    \b
+    Example:
+      taskmill export benchmark runs/demo benchmark
+    """
+    from taskmill.commands.publishing.package import export_benchmark
+
+    export_benchmark(run, folder, as_json=as_json, **options)

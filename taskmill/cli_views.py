@@ -14,30 +14,6 @@ def views() -> None:
     """Hold the commands until `cli` takes them."""
 
 
-@views.command("verify")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def verify_command(run: Path, as_json: bool) -> None:
-    """Check every file of RUN against its manifest: bytes, digests and rows.
-
-    \b
-    Example:
-      taskmill verify runs/demo
-    """
-    from taskmill.commands.figures import counted
-    from taskmill.stages import verify
-
-    problems, num_files = verify(run)
-    if as_json:
-        click.echo(json.dumps({"files": num_files, "problems": problems, "run": str(run)}, sort_keys=True))
-    else:
-        for line in problems:
-            click.echo(line)
-        click.echo(f"{counted(num_files, 'files checked')}, {counted(len(problems), 'problems')}")
-    if problems:
-        raise SystemExit(1)
-
-
 @views.command("inspect")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("stage", required=False)

@@ -306,6 +306,9 @@ class Recipe:
     """Every draw is a hash of this number, a purpose and an id."""
     limit: int | None = None
     """Examples read per task, for a quick look; such a run cannot be published."""
+    extends: str | None = None
+    """Folder of a published benchmark that this one grows from, relative to the recipe: each of its examples keeps its
+    place (`taskmill extend` writes it)."""
     curate: Curate = Curate()
     plan: Plan = Plan()
     overlap: Overlap = Overlap()

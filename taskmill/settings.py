@@ -22,7 +22,7 @@ UNFINGERPRINTED = (
 class Settings:
     """The part of a recipe that a stage declared it reads; touching another section is a programming error.
 
-    `seed`, `limit`, `name` and `path` are always there. `workers` is how many processes may be used;
+    `seed`, `limit`, `name`, `extends` and `path` are always there. `workers` is how many processes may be used;
     it never changes a result and is in no fingerprint.
     """
 
@@ -31,6 +31,7 @@ class Settings:
         self._recipe = resolved.recipe
         self._sections = sections
         self.seed, self.limit, self.name = resolved.recipe.seed, resolved.recipe.limit, resolved.recipe.name
+        self.extends = resolved.recipe.extends
         self.workers = workers
         self.predict_only = False
         self.track: tuple[str, ...] = ()

@@ -21,9 +21,9 @@ from typing import Any
 from filelock import FileLock
 
 from taskmill.cache import cache_folder
-from taskmill.curation.places.asking import Hub
 from taskmill.curation.places.naming import parts_of, shown
 from taskmill.errors import DataError, StorageError, did_you_mean
+from taskmill.hub_client import Hub
 from taskmill.recipe_values import PINNED
 from taskmill.storage import remove, write_json
 

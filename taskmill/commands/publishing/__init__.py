@@ -1,0 +1,1 @@
+"""Commands that publish a benchmark, check it, rebuild it, compare it and let it grow."""

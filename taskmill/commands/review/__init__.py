@@ -1,0 +1,1 @@
+"""The review page: people decide the overlapping pairs that rules left."""

@@ -44,7 +44,7 @@ class Browser:
             f"--user-data-dir={profile}",
             *("--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions"),
             *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
-            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             *(["--no-sandbox"] if os.geteuid() == 0 else []),
             "about:blank",
         ]
@@ -85,15 +85,20 @@ class Browser:
 
     def show(self, path: Path, width: int, height: int, dark: bool = False) -> None:
         """Open a file at a size in CSS pixels, and wait until it is drawn."""
+        self.visit(path.resolve().as_uri(), width, height, dark)
+
+    def visit(self, address: str, width: int, height: int, dark: bool = False) -> None:
+        """Open an address, of a file or of a server on 127.0.0.1, and wait until it is drawn."""
         self.requests.clear()
         self.problems.clear()
         size = {"width": width, "height": height, "deviceScaleFactor": 1}
         self._call("Emulation.setDeviceMetricsOverride", **size, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self._call("Page.navigate", url=path.resolve().as_uri())
+        self._call("Emulation.setFocusEmulationEnabled", enabled=True)
+        self._call("Page.navigate", url=address)
         self.run(
-            "new Promise(done => { const look = () => document.readyState === 'complete' && location.protocol === 'file:' ?"
+            "new Promise(done => { const look = () => document.readyState === 'complete' && location.protocol !== 'about:' ?"
             " requestAnimationFrame(() => requestAnimationFrame(() => done(true))) : setTimeout(look, 20); look(); })"
         )
 
@@ -102,6 +107,25 @@ class Browser:
         found = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """Press and release a key: one character, or a name such as Enter."""
+        code = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowDown": 40, "ArrowUp": 38, " ": 32}.get(key, 0)
+        text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            event = {
+                "type": kind,
+                "key": key,
+                "windowsVirtualKeyCode": code,
+                **(text if kind == "keyDown" else {}),
+            }
+            self._call("Input.dispatchKeyEvent", **event)
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Choose a file in the field that a CSS selector names."""
+        root = self._call("DOM.getDocument")["root"]["nodeId"]
+        node = self._call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._call("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
 
     def picture(self, path: Path, whole: bool = False, **clip: float) -> None:
         """Write a PNG of what is seen, of the `whole` page, or of a rectangle x, y, width, height of it."""

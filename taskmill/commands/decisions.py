@@ -26,6 +26,7 @@ from taskmill.errors import UsageError, did_you_mean
 from taskmill.settings import Settings
 from taskmill.splits.deciding.decision_files import FILE, Placed, last_rows, read_rows, write_decisions
 from taskmill.splits.deciding.decisions import RULE, STATES, Decision, Pair, Verdict
+from taskmill.splits.publishing.pins import read_pins
 from taskmill.splits.split import judge, pairs_of, source_of
 
 WAITING = ("undecided", "outdated")
@@ -72,7 +73,13 @@ class Desk:
         return {pair.tasks: pair.evidence for pair in self.pairs}
 
     def write(self, decisions: Iterable[Decision]) -> Verdict:
-        """Write decisions over what people decided about the same pairs; return what comes of it all."""
+        """Write decisions over what people decided about the same pairs; return what comes of it all.
+
+        Raises:
+            UsageError: one would move an example of a benchmark that this one extends; nothing is written.
+        """
+        decisions = list(decisions)
+        read_pins(self.settings).decided.refuse(decisions, self.present(), self.run)
         people = {**self.people, **{decision.pair: decision for decision in decisions}}
         write_decisions(self.run / FILE, [people[pair] for pair in sorted(people)])
         return self.verdict(people.values())
@@ -150,7 +157,7 @@ def list_pairs(run: Path, pattern: str | None, state: str, count: int, as_json: 
     waiting = sum(body["counts"].get(name, 0) for name in WAITING)
     if waiting:
         terminal.line(f"decide: taskmill decisions set {run} TRAIN_TASK EVAL_TASK ACTION --why TEXT")
-        terminal.line(f"    or: taskmill split {run} --suggest")
+        terminal.line(f"    or: taskmill review {run}, or taskmill split {run} --suggest")
     terminal.line(
         f"then continue with: taskmill run {run}" if waiting else f"continue with: taskmill run {run}"
     )

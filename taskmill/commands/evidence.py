@@ -9,18 +9,26 @@ in the text as it was written.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from taskmill.commands.finished import FinishedRun, Row
 from taskmill.normalisers import WORDS, Normaliser, named
 from taskmill.splits.sharing.sides import sides
 from taskmill.text import N, words
 
+Tone = int
+"""How a part of a text is marked: UNMARKED, SHARED, or FREQUENT where all that it is shared by is frequent."""
+UNMARKED, SHARED, FREQUENT = 0, 1, 2
 Pieces = list[tuple[str, bool]]
 """A text in parts, each with whether it is marked."""
+Toned = list[tuple[str, Tone]]
+"""A text in parts, each with its tone."""
+Mark = TypeVar("Mark", bound=int)
 Texts = dict[str, list[str]]
 """The texts of each side of an example."""
 
@@ -28,6 +36,9 @@ _GAP = " \u2026 "
 _ASCII = re.compile(r"[A-Za-z0-9]+")
 _RUN = re.compile(r"[^\W_]+|[\W_]+")
 _UNBROKEN = re.compile(r"[^\s\0]+")
+_PART = re.compile(r".{1,2000}\S*\s*", re.DOTALL)
+_LONG = 8000
+"""Characters of a text that is cut into parts first."""
 
 
 def _atoms(text: str) -> Iterator[tuple[int, int, list[str]]]:
@@ -70,47 +81,96 @@ def mark(text: str, windows: Sequence[str], normaliser: Normaliser | None = WORD
         windows: normalised words, joined by spaces.
         normaliser: what cut the words; None for words that stand nowhere in a text, such as token ids.
     """
-    atoms = _places(text, normaliser) if normaliser is not None and windows else []
+    return _plain(tones(text, dict.fromkeys(windows, SHARED), normaliser))
+
+
+def _plain(pieces: Toned) -> Pieces:
+    return [(part, bool(tone)) for part, tone in pieces]
+
+
+def tones(text: str, windows: Mapping[str, Tone], normaliser: Normaliser | None = WORDS) -> Toned:
+    """Return a text in parts, each with its tone: of the windows that it lies in, SHARED if any has it.
+
+    Of a long text only the stretches in which windows stand are looked at word by word.
+
+    Args:
+        text: as it was written.
+        windows: normalised words, joined by spaces, with SHARED or FREQUENT.
+        normaliser: see `mark`.
+    """
+    if normaliser is None or not windows:
+        return [(text, UNMARKED)] if text else []
+    stretches = [(text, True)] if len(text) <= _LONG else _stretches(text, windows, normaliser)
+    joined = Toned()
+    for stretch, is_shared in stretches:
+        for piece, tone in _tones(stretch, windows, normaliser) if is_shared else [(stretch, UNMARKED)]:
+            if joined and tone == UNMARKED == joined[-1][1]:
+                joined[-1] = joined[-1][0] + piece, UNMARKED
+            else:
+                joined.append((piece, tone))
+    return joined
+
+
+def _tones(text: str, windows: Mapping[str, Tone], normaliser: Normaliser) -> Toned:
+    atoms = _places(text, normaliser)
     flat = [(word, number) for number, atom in enumerate(atoms) for word in atom[2]]
-    line = [word for word, _ in flat]
-    by_size: dict[int, set[str]] = {}
-    for window in windows:
-        by_size.setdefault(len(window.split(" ")), set()).add(window)
-    inside: set[int] = set()
+    inside: dict[int, Tone] = {}
+    for first, size, tone in _found([word for word, _ in flat], windows):
+        for _, number in flat[first : first + size]:
+            inside[number] = min(tone, inside.get(number, tone))
+    return _pieces(text, [(a, b, inside.get(n, UNMARKED)) for n, (a, b, _) in enumerate(atoms)])
+
+
+def _stretches(text: str, windows: Mapping[str, Tone], normaliser: Normaliser) -> list[tuple[str, bool]]:
+    """Cut a text at white space into stretches in which windows stand and others."""
+    parts = _PART.findall(text)
+    line = [(word, number) for number, part in enumerate(parts) for word in normaliser.words(part)]
+    shared = set[int]()
+    for first, size, _ in _found([word for word, _ in line], windows):
+        shared.update(number for _, number in line[first : first + size])
+    grouped = itertools.groupby(range(len(parts)), key=shared.__contains__)
+    return [("".join(parts[number] for number in group), is_shared) for is_shared, group in grouped]
+
+
+def _found(line: Sequence[str], windows: Mapping[str, Tone]) -> Iterator[tuple[int, int, Tone]]:
+    """Yield (first word, words, tone) of each place in a line of words where a window stands."""
+    by_size: dict[int, dict[str, Tone]] = {}
+    for window, tone in windows.items():
+        by_size.setdefault(len(window.split(" ")), {})[window] = tone
     for size, wanted in by_size.items():
+        starts = {window.split(" ", 1)[0] for window in wanted}
         for first in range(len(line) - size + 1):
-            if " ".join(line[first : first + size]) in wanted:
-                inside.update(number for _, number in flat[first : first + size])
-    return _pieces(text, [(a, b, n in inside) for n, (a, b, _) in enumerate(atoms)])
+            if line[first] in starts and (tone := wanted.get(" ".join(line[first : first + size]), UNMARKED)):
+                yield first, size, tone
 
 
-def _pieces(text: str, spans: Sequence[tuple[int, int, bool]]) -> Pieces:
-    """Join marked stretches that follow one another, with what stands between them."""
+def _pieces(text: str, spans: Sequence[tuple[int, int, Tone]]) -> Toned:
+    """Join stretches of one tone that follow one another, with what stands between them."""
     runs: list[list[int]] = []
-    open_run = False
-    for start, end, marked in spans:
-        if marked and open_run:
+    before = UNMARKED
+    for start, end, tone in spans:
+        if tone and tone == before:
             runs[-1][1] = end
-        elif marked:
-            runs.append([start, end])
-        open_run = marked
-    pieces, place = Pieces(), 0
-    for start, end in runs:
-        pieces += [(text[place:start], False), (text[start:end], True)]
+        elif tone:
+            runs.append([start, end, tone])
+        before = tone
+    pieces, place = Toned(), 0
+    for start, end, tone in runs:
+        pieces += [(text[place:start], UNMARKED), (text[start:end], tone)]
         place = end
-    return [piece for piece in [*pieces, (text[place:], False)] if piece[0]]
+    return [piece for piece in [*pieces, (text[place:], UNMARKED)] if piece[0]]
 
 
-def clip(pieces: Pieces, around: int = 160) -> Pieces:
+def clip(pieces: list[tuple[str, Mark]], around: int = 160) -> list[tuple[str, Mark]]:
     """Shorten what is not marked to `around` characters beside each mark, or in all where nothing is marked.
 
     Marks of more than ten times as many lose their middle.
     """
-    shown, last = Pieces(), len(pieces) - 1
+    shown, last = list[tuple[str, Mark]](), len(pieces) - 1
     if not is_marked(pieces):
         return [
-            (t if len(t) <= 3 * around else t[: 3 * around].rstrip() + _GAP.rstrip(), False)
-            for t, _ in pieces
+            (t if len(t) <= 3 * around else t[: 3 * around].rstrip() + _GAP.rstrip(), unmarked)
+            for t, unmarked in pieces
         ]
     for place, (text, marked) in enumerate(pieces):
         head, tail = (around if place > 0 else 0), (around if place < last else 0)
@@ -191,11 +251,13 @@ def _texts(run: FinishedRun, item: Row, examples: dict[str, Row], normaliser: No
     train = _sides(run, examples.get(item["train_example"]))
     evaluation = _sides(run, examples.get(item["eval_example"]))
     size = len(item["windows"][0].split(" "))
-    windows = {*item["windows"], *_shared(train, evaluation, size, normaliser)}
+    windows = dict.fromkeys((*item["windows"], *shared_windows(train, evaluation, size, normaliser)), SHARED)
     return {
         **item,
-        "train": _marked(train, windows, normaliser),
-        "eval": _marked(evaluation, windows, normaliser),
+        "train": {name: _plain(parts) for name, parts in marked_sides(train, windows, normaliser).items()},
+        "eval": {
+            name: _plain(parts) for name, parts in marked_sides(evaluation, windows, normaliser).items()
+        },
     }
 
 
@@ -203,13 +265,18 @@ def _sides(run: FinishedRun, example: Row | None) -> Texts:
     """Return the texts of the input and of the output of an example; nothing for an example that is not there."""
     if example is None:
         return {}
-    output_fields = run.tasks[example["task"]]["output_fields"] if example["task"] in run.tasks else ()
+    task = run.tasks.get(example["task"])
+    return side_texts(example, task["output_fields"] if task is not None else ())
+
+
+def side_texts(example: Row, output_fields: Sequence[str]) -> Texts:
+    """Return the texts of the input and of the output of an example, given its task's `output_fields`."""
     fields = json.loads(example["fields"])
     inputs, outputs = sides(fields, example["references"], example["options"], output_fields)
     return {"input": inputs, "output": outputs}
 
 
-def _shared(one: Texts, other: Texts, size: int, normaliser: Normaliser | None) -> set[str]:
+def shared_windows(one: Texts, other: Texts, size: int, normaliser: Normaliser | None) -> set[str]:
     """Return the windows of `size` words that two examples share."""
     return set() if normaliser is None else _grams(one, size, normaliser) & _grams(other, size, normaliser)
 
@@ -219,32 +286,34 @@ def _grams(texts: Texts, size: int, normaliser: Normaliser) -> set[str]:
     return {" ".join(line[i : i + size]) for line in found for i in range(len(line) - size + 1)}
 
 
-def _marked(texts: Texts, windows: Collection[str], normaliser: Normaliser | None) -> dict[str, Pieces]:
+def marked_sides(
+    texts: Texts, windows: Mapping[str, Tone], normaliser: Normaliser | None
+) -> dict[str, Toned]:
     """Return each side's texts, a line each, in marked parts; a window of a whole short example runs over them all."""
-    known = sorted(windows)
-    parts = {name: [mark(text, known, normaliser) for text in side] for name, side in texts.items()}
+    known = dict(sorted(windows.items()))
+    parts = {name: [tones(text, known, normaliser) for text in side] for name, side in texts.items()}
     if normaliser is not None and not any(is_marked(pieces) for side in parts.values() for pieces in side):
         parts = {name: [_whole(text, known, normaliser) for text in side] for name, side in texts.items()}
     return {name: _lines(side) for name, side in parts.items()}
 
 
-def is_marked(pieces: Pieces) -> bool:
+def is_marked(pieces: Iterable[tuple[str, Tone]]) -> bool:
     """Return whether anything of a text is marked."""
     return any(marked for _, marked in pieces)
 
 
-def _whole(text: str, windows: Sequence[str], normaliser: Normaliser) -> Pieces:
+def _whole(text: str, windows: Mapping[str, Tone], normaliser: Normaliser) -> Toned:
     """Return a text marked from its first to its last word where a window holds all its words."""
     line = " ".join(normaliser.words(text))
-    within = line and any(f" {line} " in f" {window} " for window in windows)
-    return mark(text, [line] if within else [], normaliser)
+    found = [tone for window, tone in windows.items() if line and f" {line} " in f" {window} "]
+    return tones(text, {line: min(found)} if found else {}, normaliser)
 
 
-def _lines(side: Sequence[Pieces]) -> Pieces:
+def _lines(side: Sequence[Toned]) -> Toned:
     """Put a line break between texts."""
-    joined = Pieces()
+    joined = Toned()
     for place, pieces in enumerate(side):
-        joined += [("\n", False), *pieces] if place else pieces
+        joined += [("\n", UNMARKED), *pieces] if place else pieces
     return joined
 
 
@@ -305,7 +374,7 @@ def _cluster(
     furthest = _furthest(members)
     size = run.recipe.get("values", {}).get("overlap", {}).get("n", N)
     survivor, other = (_sides(run, examples.get(furthest[name])) for name in ("survivor", "example"))
-    windows = _shared(survivor, other, size, normaliser)
+    windows = dict.fromkeys(shared_windows(survivor, other, size, normaliser), SHARED)
     return {
         "survivor": members[0]["survivor"],
         "size": len(members) + 1,
@@ -315,7 +384,11 @@ def _cluster(
         "containment": furthest["containment"],
         "example": furthest["example"],
         "texts": {
-            name: {side: clip(parts) for side, parts in _marked(texts, windows, normaliser).items() if parts}
+            name: {
+                side: clip(_plain(parts))
+                for side, parts in marked_sides(texts, windows, normaliser).items()
+                if parts
+            }
             for name, texts in (("survivor", survivor), ("example", other))
         },
     }

@@ -201,6 +201,7 @@ def undecided_message(
         f"  taskmill decisions set {run} {pairs[0].train_task} {pairs[0].eval_task} drop_train_examples",
         f"  taskmill decisions apply {run} {run / UNDECIDED_FILE}   (what is filled in there)",
         f"  taskmill split {run} --suggest   (proposes the decisions of least loss)",
+        f"  taskmill review {run}   (a page that shows the shared text side by side)",
         f"Then continue with: taskmill run {run}",
     ]
     return "\n".join(lines)

@@ -106,8 +106,9 @@ def in_browser(program: str, server: Any, folder: Path, rounds: int) -> tuple[di
     found: dict[str, list[float]] = {}
     with Browser(program, folder / "profile") as browser:
         browser.visit(server.address, 1280, 900)
+        page = browser.run("location.href")
         for _ in range(rounds):
-            browser.visit(f"http://127.0.0.1:{server.port}/", 1280, 900)
+            browser.visit(page, 1280, 900)
             found.setdefault("open", []).append(browser.run(DRAWN))
             browser.run(HELPERS)
             for name, does, shows in ACTIONS:

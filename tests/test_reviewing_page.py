@@ -36,7 +36,7 @@ def test_the_page_is_what_works(
 
 def test_the_page_names_what_the_page_has(repository: Path) -> None:
     page = (repository / "docs/reviewing.md").read_text(encoding="utf-8")
-    folder = repository / "taskmill/commands/review"
+    folder = repository / "taskmill/commands/review/page"
     shown = (folder / "parts.html.j2").read_text(encoding="utf-8")
     for label in re.findall(r"\*([A-Z][A-Za-z, ]+)\*", re.sub(r"\*\*.*?\*\*", "", page)):
         assert label in shown, label

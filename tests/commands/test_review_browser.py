@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,7 @@ def test_from_the_stop_to_the_split_through_the_page_alone(browser: Browser, tmp
     with serve(run) as server:
         reader = Reader(browser, server)
         reader.open()
-        assert reader.see("location.href") == f"http://127.0.0.1:{server.port}/"
+        assert "token" not in reader.see("location.href")
         assert reader.see("document.cookie") == "" and reader.waiting() == 6
         reader.click("tr.pair a.open")
         reader.until("document.querySelectorAll('.evidence mark').length > 1")
@@ -267,6 +269,22 @@ def test_keys_do_what_the_mouse_does(browser: Browser, run: Path) -> None:
         quiet(browser, server)
 
 
+def test_keys_that_are_faster_than_answers_are_about_a_pair_each(browser: Browser, run: Path) -> None:
+    with serve(run) as server:
+        reader = Reader(browser, server)
+        reader.open()
+        before = reader.waiting()
+        reader.keys("j", "j")
+        reader.until("document.activeElement.matches('a.open')")
+        reader.see(
+            "'145'.split('').map(key => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true})))"
+        )
+        reader.until_waiting(before - 3)
+        found = sorted(row["action"] for row in decided(run).values())
+        assert found == ["drop_eval_examples", "drop_train_examples", "keep"]
+        quiet(browser, server)
+
+
 def test_a_group_is_decided_after_a_preview_and_undone(browser: Browser, run: Path) -> None:
     with serve(run) as server:
         reader = Reader(browser, server)
@@ -309,7 +327,7 @@ def test_filters_notes_and_what_is_typed_stay(browser: Browser, run: Path) -> No
         reader.click("tr.pair a.open")
         reader.until("document.querySelector('.evidence input[name=why]')")
         reader.see("document.querySelector('.evidence input[name=why]').value = 'ask bob'")
-        reader.click(".evidence button[formaction='/note']")
+        reader.click(".evidence button[formaction=note]")
         reader.until("document.querySelector('tr.pair th small').textContent.includes('ask bob')")
         assert decided(run) == {}
         reader.see("document.querySelector('.evidence input[name=why]').value = 'half a thought'")
@@ -383,6 +401,26 @@ def test_another_reviewer_s_file_is_merged_by_choice(browser: Browser, run: Path
             (second["train_task"], second["eval_task"]): ("drop_eval_task", "bob"),
         }
         quiet(browser, server)
+
+
+def test_another_program_on_this_machine_is_not_sent_the_cookie(browser: Browser, made: Path) -> None:
+    heard: list[str | None] = []
+
+    class Listens(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(self.headers["Cookie"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with serve(made) as server, ThreadingHTTPServer(("127.0.0.1", 0), Listens) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        Reader(browser, server).open()
+        browser.visit(f"http://127.0.0.1:{other.server_port}/", *SIZES["desktop"])
+        other.shutdown()
+    assert heard and not any("taskmill" in (cookie or "") for cookie in heard), heard
 
 
 def test_a_server_that_is_gone_is_said(browser: Browser, run: Path) -> None:

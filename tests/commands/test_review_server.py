@@ -16,7 +16,7 @@ from review_run import make_review_run, make_stopped_run
 from review_server import Client, Server, serve
 from running import call
 
-from taskmill.commands.review.security import Gate
+from taskmill.commands.review.page.security import Gate
 from taskmill.runs import RunLock
 
 POSTS = (
@@ -27,7 +27,7 @@ POSTS = (
     "/preview",
     "/apply",
     "/merge",
-    "/merge/apply",
+    "/merge-apply",
     "/write",
     "/end",
 )
@@ -91,9 +91,13 @@ def client(server: Server) -> Client:
 def test_the_token_becomes_a_cookie_that_no_script_and_no_other_site_can_use(server: Server) -> None:
     client = Client(server)
     let_in = client.ask("GET", f"/?{server.address.partition('?')[2]}")
-    assert let_in.code == 303 and let_in.headers["Location"] == "/" and let_in.text == ""
+    folder = let_in.headers["Location"].rstrip("/")
+    assert let_in.code == 303 and let_in.text == ""
+    assert len(folder) >= 20, (
+        "other servers on 127.0.0.1 are sent the cookie only below a path that nobody guesses"
+    )
     cookie = let_in.headers["Set-Cookie"]
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    assert {"HttpOnly", "SameSite=Strict", f"Path={folder}"} <= {part.strip() for part in cookie.split(";")}
     assert cookie.startswith(f"taskmill_review_{server.port}=")
     token = server.address.partition("token=")[2]
     assert len(token) >= 40 and token not in cookie and token not in client.enter().text
@@ -286,7 +290,7 @@ def test_a_request_that_makes_no_sense_is_one_clear_line(
     assert found.code == 400 and said in found.text and 'id="problem"' in found.text
     plain = client.ask("GET", "/pair?pair=%22%3Cscript%3E%22")
     assert plain.code == 400 and "<script>" not in plain.text.replace(
-        '<script type="module" src="/review.js"></script>', ""
+        '<script type="module" src="review.js"></script>', ""
     )
 
 
@@ -314,7 +318,7 @@ def test_a_merge_takes_a_file_and_no_other_name(client: Client) -> None:
     }
     found = client.ask("POST", "/merge", body, headers)
     assert found.code == 400 and "x&lt;b&gt;.csv" in found.text and "../" not in found.text
-    assert client.post("/merge/apply", upload="nothing", prefer="mine").code == 400
+    assert client.post("/merge-apply", upload="nothing", prefer="mine").code == 400
 
 
 # ------------------------------------------------------------------------------------------ steps, and ends
@@ -333,6 +337,26 @@ def test_steps_are_written_at_once_and_two_servers_see_each_other(run: Path) -> 
         assert bob.post("/undo").code == 200
         assert decided(run) == {}
         assert Client(two).ask("GET", "/", None, {"Cookie": ann.cookie}).code == 403
+
+
+def test_another_reason_is_kept_where_the_decision_is_the_same(run: Path) -> None:
+    with serve(run) as server:
+        client = Client(server)
+        pair = pairs_of(client.enter().text)[0]
+        for why in ("first", "second"):
+            assert client.post("/decide", pair=pair, action="keep", why=why).code == 200
+        assert (run / "decisions.csv").read_text(encoding="utf-8").endswith(",second\n")
+
+
+def test_a_file_that_is_wrong_in_every_line_is_named_on_a_short_page(run: Path) -> None:
+    with serve(run) as server:
+        client = Client(server)
+        client.enter()
+        head = "train_task,eval_task,action,evidence\n"
+        (run / "decisions.csv").write_text(head + "a,b,kep,x\n" * 60, encoding="utf-8")
+        for found in (client.get("/"), client.post("/undo")):
+            assert found.code == 400 and "decisions.csv:2: " in found.text, found
+            assert "more like these" in found.text and len(found.text) < 50_000
 
 
 def test_a_step_is_refused_while_another_process_writes_the_run(run: Path) -> None:
@@ -413,7 +437,7 @@ def test_without_script_forms_lead_back_to_the_list(tmp_path: Path) -> None:
 
         assert send("/decide", pair=pairs[0], action="keep", view="state=all&text=own") == (
             303,
-            "/?state=all&text=own",
+            "./?state=all&text=own",
         )
         code, page = send(
             "/preview", all="1", action="drop_train_examples", waiting_only="1", view="state=all"
@@ -424,7 +448,7 @@ def test_without_script_forms_lead_back_to_the_list(tmp_path: Path) -> None:
         code, there = send(
             "/apply", all="1", action="drop_train_examples", waiting_only="1", view="state=all"
         )
-        assert (code, there) == (303, "/?state=all") and set(decided(run).values()) == {
+        assert (code, there) == (303, "./?state=all") and set(decided(run).values()) == {
             "keep",
             "drop_train_examples",
         }

@@ -26,12 +26,12 @@ from taskmill import storage
 from taskmill.artifact import read_manifest
 from taskmill.commands.decisions import open_desk
 from taskmill.commands.evidence import FREQUENT, SHARED, UNMARKED, tones
-from taskmill.commands.review import undoing
-from taskmill.commands.review.board import Board
-from taskmill.commands.review.evidence_texts import Examples
-from taskmill.commands.review.keeping import clean_text
-from taskmill.commands.review.state import CLEAR, SORTS, PairRow, Review, Selection, View
-from taskmill.errors import BusyError, StaleError, StorageError, UsageError
+from taskmill.commands.review.deciding import undoing
+from taskmill.commands.review.deciding.board import Board
+from taskmill.commands.review.deciding.evidence_texts import Examples
+from taskmill.commands.review.deciding.keeping import clean_text
+from taskmill.commands.review.deciding.state import CLEAR, SORTS, PairRow, Review, Selection, View
+from taskmill.errors import BusyError, DamagedError, StaleError, StorageError, UsageError
 from taskmill.records import ACTIONS
 from taskmill.runs import RunLock
 from taskmill.splits.deciding.decision_files import write_decisions
@@ -126,7 +126,6 @@ def test_groups_hold_every_pair_once_most_waiting_first(review):
         open_rows = [row for row in mine if row.state in WAITING]
         assert group.num_waiting == len(open_rows)
         assert group.worst == max(r.pair.hit_fraction + r.pair.short_fraction for r in open_rows or mine)
-        assert group.num_train_tasks == len({row.pair.train_task for row in mine})
         kinds = {row.suggestion for row in open_rows}
         alone = kinds.pop() if len(kinds) == 1 else None
         assert (group.suggestion and group.suggestion.action) == (alone and alone.action)
@@ -623,8 +622,8 @@ def test_a_killed_server_loses_nothing_that_was_answered(run):
     code = f"""
 import os
 from pathlib import Path
-from taskmill.commands.review import keeping
-from taskmill.commands.review.state import Review, Selection
+from taskmill.commands.review.deciding import keeping
+from taskmill.commands.review.deciding.state import Review, Selection
 review = Review(Path({str(run)!r}), "ann")
 keeping.write_bytes = lambda *_: os._exit(9)
 review.decide("drop_train_task", Selection(pairs={pairs!r}), "two")
@@ -658,6 +657,22 @@ def test_a_damaged_history_costs_the_steps_before_it_and_nothing_else(review, ru
     with pytest.raises(UsageError, match="nothing to undo"):
         review.undo()
     assert len(lines(run)) == 2
+
+
+def test_a_history_of_other_types_is_no_history_and_damaged_rows_are_named(review, run):
+    review.decide("keep", Selection(pairs=waiting(review, 1)))
+    path = run / "review-history.jsonl"
+    good = path.read_bytes()
+    head = good.partition(b"\t")[0]
+    for wrong in (b'{"undo":[1]}\t[]\n', head.replace(b'"step":1', b'"step":"x"') + b"\t[]\n", b"7\t[]\n"):
+        path.write_bytes(wrong)
+        with pytest.raises(UsageError, match="nothing to undo"):
+            review.undo()
+    path.write_bytes(head + b'\t{"rows":[[1]]}\n')
+    with pytest.raises(DamagedError, match=r"step 1 in review-history\.jsonl"):
+        review.undo()
+    path.write_bytes(good)
+    assert review.undo().num_pairs == 1
 
 
 def test_a_long_history_loses_its_older_half(review, run, monkeypatch):
@@ -734,6 +749,33 @@ def test_a_file_that_is_broken_meanwhile_is_reported_and_never_overwritten(revie
     (run / "decisions.csv").write_bytes(good)
     review.decide("keep", Selection(pairs=pairs))
     check(review)
+
+
+def test_a_file_that_somebody_takes_away_stops_one_step(review, run):
+    pairs = waiting(review, 4)
+    review.decide("keep", Selection(pairs=pairs[:3]))
+    path = run / "decisions.csv"
+    kept = path.read_bytes()
+    for back, num in ((kept, 4), (None, 1)):
+        path.unlink()
+        review.progress()
+        with pytest.raises(StaleError, match=r"decisions\.csv is gone, with \d decisions"):
+            review.decide("keep", Selection(pairs=pairs[3:]))
+        assert not path.exists()
+        if back is not None:
+            path.write_bytes(back)
+        review.decide("keep", Selection(pairs=pairs[3:]))
+        assert len(lines(run)) == num
+        check(review)
+
+
+def test_a_link_to_decisions_stays_one(review, run, tmp_path):
+    shared = tmp_path / "shared.csv"
+    review.decide("keep", Selection(pairs=waiting(review, 1)))
+    (run / "decisions.csv").rename(shared)
+    (run / "decisions.csv").symlink_to(shared)
+    review.decide("keep", Selection(pairs=waiting(review, 1)))
+    assert (run / "decisions.csv").is_symlink() and shared.read_text().count("\n") == 3
 
 
 def test_a_busy_run_is_looked_at_and_not_changed(review, run):
@@ -825,12 +867,14 @@ def test_a_merge_shows_new_equal_contradicting_and_refused_rows_and_is_one_step(
     review.decide("keep", Selection(pairs=(a, b, c)), "mine")
     data = theirs(review, (b, "keep", ""), (c, "drop_train_task", "2999-01-01"), (d, "keep", "2026-01-01"))
     data += theirs(review, (e, "keep", ""), evidence="0" * 32).partition(b"\n")[2]
+    ruled = next(row.pair.tasks for row in rows(review) if row.state == "rule")
+    with_ruled = data + theirs(review, (ruled, "keep", "")).partition(b"\n")[2]
+    assert review.merge_preview(data).num_overruled == 0
+    assert review.merge_preview(with_ruled).num_overruled == 1
     data += b'nobody/x,"eval0/task 000",keep,' + b"0" * 32 + b",,,,\n"
     found = review.merge_preview(data, "bob.csv")
     assert [x.pair for x in found.new] == [d] and [x.pair for x in found.equal] == [b]
-    assert [(x.pair, x.newest, x.mine.by, x.theirs.by) for x in found.contradicting] == [
-        (c, "theirs", "ann", "bob")
-    ]
+    assert [(x.pair, x.mine.by, x.theirs.by) for x in found.contradicting] == [(c, "ann", "bob")]
     assert {(row.decision.train_task, row.line) for row in found.refused} == {(e[0], 5), ("nobody/x", 6)}
     assert "no task is called" in found.refused[0].why or "no task is called" in found.refused[1].why
     assert len(lines(run)) == 3
@@ -862,7 +906,7 @@ def test_a_merge_of_undated_contradictions_asks_and_of_nonsense_names_the_line(r
     review.decide("keep", Selection(pairs=(pair,)))
     at = lines(run)[pair]["at"]
     data = theirs(review, (pair, "drop_eval_task", at))
-    assert review.merge_preview(data).contradicting[0].newest == ""
+    assert len(review.merge_preview(data).contradicting) == 1
     with pytest.raises(UsageError, match="choose mine or theirs"):
         review.merge(data, "newest")
     for bad in (b"\xff\xfe", b"a,b\n", data.replace(b"drop_eval_task", b"drop"), b""):

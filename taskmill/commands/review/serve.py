@@ -19,7 +19,7 @@ import threading
 import time
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,9 +27,11 @@ from taskmill.commands.figures import counted
 from taskmill.errors import UsageError
 
 if TYPE_CHECKING:
-    from taskmill.commands.review.state import Review
+    from taskmill.commands.review.deciding.state import Review
 
 NUM_THREADS = 4
+PATIENCE = {"connection_limit": 500, "channel_timeout": 30, "asyncore_use_poll": True}
+"""For connections that ask for nothing: other programs on the machine must not keep the reviewer out with them."""
 LAST_SECONDS = 0.5
 """How long the server may go on sending after it was ended from the page."""
 
@@ -49,9 +51,9 @@ def review(run: Path, by: str | None, port: int, open_browser: bool) -> None:
     """
     from waitress import create_server
 
-    from taskmill.commands.review.app import MOST_BYTES, make_app
-    from taskmill.commands.review.security import Gate
-    from taskmill.commands.review.state import Review
+    from taskmill.commands.review.deciding.state import Review
+    from taskmill.commands.review.page.app import MOST_BYTES, make_app
+    from taskmill.commands.review.page.security import Gate
 
     who = _login() if by is None else by.strip()
     state = Review(run, who)
@@ -60,7 +62,8 @@ def review(run: Path, by: str | None, port: int, open_browser: bool) -> None:
     listener, ended = _listening(port), threading.Event()
     gate = Gate(listener.getsockname()[1])
     app = make_app(state, run, who, gate, ended.set)
-    options = {"threads": NUM_THREADS, "ident": None, "max_request_body_size": 4 * MOST_BYTES}
+    options: dict[str, Any] = {"threads": NUM_THREADS, "ident": None, "max_request_body_size": 4 * MOST_BYTES}
+    options |= {"url_prefix": gate.folder, **PATIENCE}
     server = create_server(app, sockets=[listener], **options)
     try:
         threading.Thread(target=server.run, daemon=True, name="review").start()
@@ -144,7 +147,8 @@ def _say_what_is_next(run: Path, state: Review, before: int) -> None:
     progress = state.progress()
     made = progress.num_mine - before
     new = f", {made:,} of them new" if made > 0 else ""
-    click.echo(f"{counted(progress.num_mine, 'decisions')} of yours hold in {run / FILE}{new}")
+    hold = "holds" if progress.num_mine == 1 else "hold"
+    click.echo(f"{counted(progress.num_mine, 'decisions')} of yours {hold} in {run / FILE}{new}")
     if progress.num_waiting:
         click.echo(
             f"{counted(progress.num_waiting, 'pairs')} still undecided; go on with: taskmill review {run}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from taskmill import storage
-from taskmill.errors import StorageError
+from taskmill.errors import DamagedError, StorageError
 from taskmill.splits.deciding.decisions import Decision
 from taskmill.storage import write_bytes
 
@@ -27,6 +27,7 @@ HISTORY_FILE = "review-history.jsonl"
 MOST_BYTES = 1 << 26
 """A history that is longer loses its older half."""
 _HEAD = frozenset(("step", "kind", "about", "label", "by", "at", "num"))
+_NUMBERS = frozenset(("step", "num", "undo", "redo", "forget"))
 Key = tuple[str, str]
 Value = Decision | str | None
 """What is decided or noted about a pair, None for nothing."""
@@ -78,8 +79,20 @@ class Step:
         )
 
     def rows(self) -> list[tuple[Key, Value, Value]]:
-        """Return (pair, before, after) of everything that it changed."""
-        body = json.loads(self.line)
+        """Return (pair, before, after) of everything that it changed.
+
+        Raises:
+            DamagedError: the line is not as it was written.
+        """
+        try:
+            return self._rows(json.loads(self.line))
+        except (ValueError, TypeError, LookupError) as error:
+            raise DamagedError(
+                f"step {self.number} in {HISTORY_FILE} of the run is damaged: {error}; delete that file to go on, "
+                f"nothing but Undo needs it"
+            ) from error
+
+    def _rows(self, body: Any) -> list[tuple[Key, Value, Value]]:
         if self.is_note:
             return [((train, evaluation), before, after) for train, evaluation, before, after in body]
         values, found = body["values"], list[tuple[Key, Value, Value]]()
@@ -114,6 +127,13 @@ def _rows_json(rows: Sequence[tuple[Key, Value, Value]], is_note: bool) -> bytes
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _is_head(body: Any) -> bool:
+    """Say whether JSON is the head of a record: numbers of steps are whole, all else is text."""
+    return isinstance(body, dict) and all(
+        isinstance(value, int if name in _NUMBERS else str) for name, value in body.items()
+    )
 
 
 class History:
@@ -158,7 +178,7 @@ class History:
                 body = json.loads(head)
             except ValueError:
                 body = None
-            if not isinstance(body, dict):
+            if not _is_head(body):
                 records.clear()
             elif "forget" not in body:
                 records.append((body, rows, line))
@@ -192,7 +212,11 @@ class History:
         step = self.steps.get(number)
         if step is None:
             return True
-        rows = [(key, after, before) if back else (key, before, after) for key, before, after in step.rows()]
+        try:
+            found = step.rows()
+        except DamagedError:  # said where it is to be undone
+            return True
+        rows = [(key, after, before) if back else (key, before, after) for key, before, after in found]
         now = [(present(step.is_note, key), before, after) for key, before, after in rows]
         return any(value == after for value, _, after in now) or not any(
             value == before for value, before, _ in now

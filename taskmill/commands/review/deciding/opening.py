@@ -11,10 +11,10 @@ from taskmill import recipe_files
 from taskmill.artifact import Identity, read_manifest
 from taskmill.commands.evidence import normaliser_of
 from taskmill.commands.finished import FinishedRun
-from taskmill.commands.review.board import Board
-from taskmill.commands.review.evidence_texts import Examples, Shared, Texts
-from taskmill.commands.review.filters import Key
-from taskmill.commands.review.keeping import Signature, signature
+from taskmill.commands.review.deciding.board import Board
+from taskmill.commands.review.deciding.evidence_texts import Examples, Shared, Texts
+from taskmill.commands.review.deciding.filters import Key
+from taskmill.commands.review.deciding.keeping import Signature, signature
 from taskmill.engine import leave_pandas_out
 from taskmill.errors import DamagedError
 from taskmill.recipe import Resolved

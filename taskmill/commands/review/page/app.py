@@ -19,7 +19,8 @@ from markupsafe import Markup, escape
 from werkzeug.exceptions import HTTPException
 
 from taskmill.commands.figures import visible
-from taskmill.commands.review.pages import (
+from taskmill.commands.review.deciding.state import CLEAR, Change, Review, Selection, View
+from taskmill.commands.review.page.pages import (
     FOLDER,
     NUM_GROUPS,
     NUM_ROWS,
@@ -32,7 +33,7 @@ from taskmill.commands.review.pages import (
     told,
     view_of,
 )
-from taskmill.commands.review.security import (
+from taskmill.commands.review.page.security import (
     FORM_TOKEN,
     FORM_TOKEN_HEADER,
     SECURITY_HEADERS,
@@ -40,7 +41,6 @@ from taskmill.commands.review.security import (
     refuse,
     refuse_host,
 )
-from taskmill.commands.review.state import CLEAR, Change, Review, Selection, View
 from taskmill.errors import BusyError, StaleError, TaskmillError, UsageError
 from taskmill.records import ACTIONS
 
@@ -50,6 +50,8 @@ MOST_FORM_BYTES = 2 << 20
 """Of the fields of a form."""
 MOST_WHY = 2_000
 """Characters of a reason or note."""
+MOST_LINES = 20
+"""Of an error: a file of decisions may be wrong in every line."""
 EVERYTHING = 10**9
 
 
@@ -118,10 +120,13 @@ def _let_in(gate: Gate) -> Response:
     A browser that was led here by another site would not send the cookie along on a redirect: it gets a page that leads on.
     """
     if request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
-        answer = Response("", 303, {"Location": "/"})
+        answer = Response("", 303, {"Location": f"{gate.folder}/"})
     else:
-        answer = Response('<!doctype html><meta http-equiv="refresh" content="0;url=/"><a href="/">On</a>')
-    answer.set_cookie(gate.cookie, gate.session, httponly=True, samesite="Strict", path="/")
+        on = f"{gate.folder}/"
+        answer = Response(
+            f'<!doctype html><meta http-equiv="refresh" content="0;url={on}"><a href="{on}">On</a>'
+        )
+    answer.set_cookie(gate.cookie, gate.session, httponly=True, samesite="Strict", path=gate.folder)
     return answer
 
 
@@ -147,12 +152,19 @@ def _trouble(site: Site, text: str, code: int) -> Response:
     """Return an error as the page shows it."""
     if _wants_parts():
         return Response(swap({"problem": Markup(site.pages.part.problem(text))}), code)
-    return Response(site.pages.message(text), code)
+    try:
+        return Response(site.pages.message(text), code)
+    except TaskmillError:  # the whole page cannot be shown, and the text says why
+        return _plain(text, code)
 
 
 def _failed(site: Site, error: TaskmillError) -> Response:
     codes = {UsageError: 400, BusyError: 409, StaleError: 409}
-    return _trouble(site, visible(str(error)), codes.get(type(error), 500))
+    lines = str(error).splitlines()
+    left = len(lines) - MOST_LINES
+    more = [f"and {left:,} more like these"] if left > 0 else []
+    text = "\n".join([*(line[:MOST_WHY] for line in lines[:MOST_LINES]), *more])
+    return _trouble(site, visible(text), codes.get(type(error), 500))
 
 
 def _http_error(site: Site, error: HTTPException) -> Response:
@@ -249,7 +261,7 @@ def _done(site: Site, view: View, said: str) -> Response:
     """Answer a step: with the parts that changed, or the way back to the list."""
     if not _wants_parts():
         return Response(
-            "", 303, {"Location": (request.form.get("alone") and _alone(view)) or f"/?{query_of(view)}"}
+            "", 303, {"Location": (request.form.get("alone") and _alone(view)) or f"./?{query_of(view)}"}
         )
     parts = site.pages.changed(view, _pairs("shown"), _pairs("opened"), _pairs("groups"))
     parts["said"] = Markup(site.pages.part.said(said))
@@ -259,7 +271,7 @@ def _done(site: Site, view: View, said: str) -> Response:
 
 def _alone(view: View) -> str:
     """Return the address of the page of the pair that a form without script is about."""
-    return f"/pair?{query_of(view, pair=request.form.get('pair', ''))}"
+    return f"pair?{query_of(view, pair=request.form.get('pair', ''))}"
 
 
 def _why() -> str:
@@ -278,16 +290,22 @@ def _action() -> str:
 
 def _told(change: Change) -> str:
     skipped = f"; {len(change.skipped):,} that somebody decided since stay" if change.skipped else ""
-    return f"{told(change.label)}{skipped}" if change.number else "Nothing had to be changed"
+    if not change.number:
+        return "Nothing had to be changed"
+    return f"{told(change.label)}{skipped or ('' if change.num_pairs else '; it was so already')}"
 
 
 def decide(site: Site) -> Response:
-    """Decide one pair, or take its decision back."""
-    view, action = _view(site), _action()
-    chosen = Selection(pairs=(names_of(request.form.get("pair", "")),), revision=_revision())
+    """Decide one pair, or take its decision back; where it is decided so already, another reason is kept."""
+    view, action, why = _view(site), _action(), _why()
+    pair = names_of(request.form.get("pair", ""))
+    chosen = Selection(pairs=(pair,), revision=_revision())
     if action == CLEAR:
         return _done(site, view, _told(site.review.clear(chosen)))
-    return _done(site, view, _told(site.review.decide(action, chosen, _why())))
+    change = site.review.decide(action, chosen, why)
+    if not change.number and why:
+        change = site.review.note(*pair, why)
+    return _done(site, view, _told(change))
 
 
 def note(site: Site) -> Response:
@@ -431,7 +449,7 @@ ADDRESSES: Sequence[tuple[str, str, Answer]] = (
     ("/preview", "POST", preview),
     ("/apply", "POST", apply),
     ("/merge", "POST", merge),
-    ("/merge/apply", "POST", merge_apply),
+    ("/merge-apply", "POST", merge_apply),
     ("/write", "POST", write),
     ("/end", "POST", end),
 )

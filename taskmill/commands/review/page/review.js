@@ -63,7 +63,8 @@ function showDialog() {
   const dialog = byId("dialog");
   dialog.removeAttribute("open");
   dialog.showModal();
-  (byId("dialog-apply") || byId("dialog-close"))?.focus();
+  const long = dialog.scrollHeight > dialog.clientHeight; // it is read from its top, before anything is done
+  (long ? byId("dialog-title") : byId("dialog-apply") || byId("dialog-close"))?.focus();
 }
 
 /** What the page shows, so that the answer to a step has no more parts than that. */
@@ -122,13 +123,13 @@ document.addEventListener("submit", event => {
 let asked = 0, waiting = 0;
 async function filter() {
   const mine = ++asked, words = query();
-  const answer = await fetch(`/list?${words}`, { headers: { "X-Parts": "1" } }).catch(() => null);
+  const answer = await fetch(`list?${words}`, { headers: { "X-Parts": "1" } }).catch(() => null);
   const text = answer ? await answer.text() : "";
   if (mine !== asked) return; // a later filter is on its way
   if (!text.includes("<template")) return complain("The server does not answer.");
   if (answer.ok) complain("");
   swap(text);
-  history.replaceState(null, "", `/?${words}`);
+  history.replaceState(null, "", `./?${words}`);
 }
 
 document.addEventListener("input", event => {
@@ -147,7 +148,7 @@ async function openGroup(body) {
   if (table.dataset.asked) return;
   table.dataset.asked = "1";
   const group = encodeURIComponent(body.closest(".group").dataset.group);
-  if (!await ask(`/rows?${byId("bulk").elements.view.value}&group=${group}`)) return delete table.dataset.asked;
+  if (!await ask(`rows?${byId("bulk").elements.view.value}&group=${group}`)) return delete table.dataset.asked;
   table.prepend(document.importNode(byId("head").content, true));
   table.classList.remove("plain-only");
 }
@@ -168,6 +169,8 @@ async function openPair(link) {
   if (!await ask(link.getAttribute("href"))) {
     place.remove();
     link.setAttribute("aria-expanded", "false");
+  } else if (evidenceOf(row)?.querySelector(".texts")?.getBoundingClientRect().top > 0.7 * innerHeight) {
+    row.scrollIntoView({ block: "start" }); // what the two share is why one opens a pair
   }
 }
 
@@ -262,7 +265,7 @@ async function decide(number) {
   if (!row) return complain("First go to a pair, with j and k or a click.");
   const id = row.id, wasOpen = row.matches("tr") && evidenceOf(row);
   const form = document.createElement("form");
-  form.action = "/decide";
+  form.action = "decide";
   const why = wasOpen ? wasOpen.querySelector('input[name="why"]') : row.querySelector?.('input[name="why"]');
   const fields = { pair: row.dataset.pair, action: ["keep", "drop_train_task", "drop_eval_task", "drop_train_examples", "drop_eval_examples"][number - 1], why: why ? why.value : "", revision: byId("bulk")?.elements.revision.value || "" };
   for (const [name, value] of Object.entries(fields)) {
@@ -319,7 +322,8 @@ const KEYS = {
   u: () => press("undo"), U: () => press("redo"), n: toNote, "?": help,
   "/": () => { byId("text")?.focus(); byId("text")?.select(); },
 };
-for (const number of [1, 2, 3, 4, 5]) KEYS[number] = () => decide(number);
+let turn = Promise.resolve(); // keys that come faster than answers are about the next pair each
+for (const number of [1, 2, 3, 4, 5]) KEYS[number] = () => { turn = turn.catch(() => {}).then(() => decide(number)); };
 
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog:modal")) return;
@@ -336,7 +340,7 @@ document.addEventListener("keydown", event => {
     move(arrow);
   } else if (Object.hasOwn(KEYS, event.key)) {
     event.preventDefault();
-    KEYS[event.key]();
+    if (!event.repeat || "jk".includes(event.key)) KEYS[event.key](); // a key that is held decides once
   }
 });
 

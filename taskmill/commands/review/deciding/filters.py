@@ -92,8 +92,6 @@ class Group:
     """The same without frequent grams, of the same pairs."""
     num_hit: int = 0
     """Hit and short equal evaluation examples, summed over pairs."""
-    num_train_tasks: int = 0
-    num_eval_tasks: int = 0
     suggestion: Suggestion | None = None
     """For the pairs that wait, where it is the same for all."""
 

@@ -12,19 +12,18 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from taskmill.commands.review.board import with_changes
-from taskmill.commands.review.undoing import HISTORY_FILE, Change, History, Key, Step, Value
-from taskmill.errors import StorageError, UsageError
+from taskmill.commands.figures import counted
+from taskmill.commands.review.deciding.board import Board, with_changes
+from taskmill.commands.review.deciding.undoing import HISTORY_FILE, Change, History, Key, Step, Value
+from taskmill.errors import StaleError, StorageError, UsageError
 from taskmill.records import DECISION_COLUMNS
+from taskmill.settings import Settings
 from taskmill.splits.deciding.decision_files import FILE, csv_lines, last_rows, read_rows
 from taskmill.splits.deciding.decisions import Decision
 from taskmill.splits.split import source_of
 from taskmill.storage import write_bytes
-
-if TYPE_CHECKING:
-    from taskmill.commands.review.opening import Opened
 
 NOTES_FILE = "review-notes.csv"
 NOTE_COLUMNS = ("train_task", "eval_task", "note", "by", "at")
@@ -78,6 +77,11 @@ class DecisionLines:
         self._pairs: dict[Key, str] = {}
         self._header = csv_lines([list(DECISION_COLUMNS)])
 
+    def warm(self, pairs: Iterable[Key]) -> None:
+        """Put pairs into CSV that may be decided later."""
+        for key in pairs:
+            self._pairs[key] = csv_lines([key]).rstrip("\n")
+
     def write(self, path: Path, people: Mapping[Key, Decision]) -> bytes:
         """Write decisions atomically, sorted by pair; return the digest of the file.
 
@@ -85,16 +89,15 @@ class DecisionLines:
             StorageError: the disk refuses.
         """
         pairs, notes, lines = self._pairs, dict[tuple[str, ...], str](), [self._header]
+        self.warm([key for key in people if key not in pairs])
         for key in sorted(people):
             made = people[key]
             said = made.rule, made.by, made.at, made.why
-            if key not in pairs:
-                pairs[key] = csv_lines([key]).rstrip("\n")
             if said not in notes:
                 notes[said] = csv_lines([said])
             lines.append(f"{pairs[key]},{made.action},{made.evidence},{notes[said]}")
         data = "".join(lines).encode()
-        write_bytes(path, data)
+        write_bytes(path.resolve(), data)
         return hashlib.blake2b(data).digest()
 
 
@@ -147,18 +150,22 @@ def write_notes(path: Path, notes: Mapping[Key, Sequence[str]]) -> None:
 class Papers:
     """The files of a review as they are on disk, and the one place where they are written."""
 
-    def __init__(self, opened: Opened) -> None:
-        """Read them.
+    def __init__(self, run: Path, settings: Settings, tasks: Sequence[str], board: Board) -> None:
+        """Read them onto the board of a run; `tasks` are those that a decision may name.
 
         Raises:
             UsageError: decisions.csv or review-notes.csv is malformed.
         """
-        self._opened, self._board, run = opened, opened.board, opened.run
+        self._run, self._settings, self._tasks, self._board = run, settings, tasks, board
         self._file, self._notes_file = run / FILE, run / NOTES_FILE
-        self._lines = DecisionLines()
+        self.lines = DecisionLines()
         self.history = History(run / HISTORY_FILE)
         self.digest = b""
         """Of the decisions' file as it was read or written last."""
+        self._num_lost = 0
+        """Decisions of a file that somebody took away, until this is said."""
+        self._num_own = 0
+        """Decisions of the run's file as it was read or written last."""
         self._seen: Signature = None
         self._seen_notes: Signature = None
         self._seen_history: Signature = None
@@ -184,18 +191,33 @@ class Papers:
         if signature(self.history.path) != self._seen_history:
             self._read_history()
 
+    def complain_once(self) -> None:
+        """Say before the next step that somebody took the decisions away; the one after that goes on without them.
+
+        Raises:
+            StaleError: they did.
+        """
+        num_lost, self._num_lost = self._num_lost, 0
+        if num_lost:
+            raise StaleError(
+                f"{self._file} is gone, with {counted(num_lost, 'decisions')}: put it back, or repeat the step to go on "
+                f"without them"
+            )
+
     def _source(self) -> Path | None:
-        return source_of(self._opened.settings, self._opened.run)
+        return source_of(self._settings, self._run)
 
     def _read_decisions(self) -> None:
         path = self._source()
         seen, digest = signature(path), digest_of(path)
+        self._num_lost = 0 if path == self._file else self._num_lost or self._num_own
         if digest != self.digest:
-            found, known = read_people(path, self._opened.tasks), self._board.people
+            found, known = read_people(path, self._tasks), self._board.people
             changes: dict[Key, Decision | None] = {k: d for k, d in found.items() if known.get(k) != d}
             changes.update(dict.fromkeys(known.keys() - found.keys()))
             self._board.put(changes)
         self._seen, self.digest = seen, digest
+        self._num_own = len(self._board.people) if path == self._file else 0
 
     def _read_notes(self) -> None:
         seen = signature(self._notes_file)
@@ -260,9 +282,10 @@ class Papers:
             self._seen_history = signature(self.history.path)
 
     def _write_decisions(self, changes: Mapping[Key, Decision | None]) -> None:
-        self.digest = self._lines.write(self._file, with_changes(self._board.people, changes))
+        self.digest = self.lines.write(self._file, with_changes(self._board.people, changes))
         self._seen = signature(self._file)
         self._board.put(changes)
+        self._num_own = len(self._board.people)
 
     def _write_notes(self, texts: Mapping[Key, str], by: str, at: str) -> None:
         notes = {**self._notes, **{key: (text, by, at) for key, text in texts.items()}}

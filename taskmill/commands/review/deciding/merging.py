@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from taskmill.commands.review.filters import Key
+from taskmill.commands.review.deciding.filters import Key
 from taskmill.errors import UsageError, did_you_mean
 from taskmill.splits.deciding.agreement import NEWEST, Conflict, Refused, holding, unite
 from taskmill.splits.deciding.decision_files import Placed, last_rows, read_rows
@@ -28,8 +28,6 @@ class Contradiction:
 
     mine: Decision
     theirs: Decision
-    newest: str
-    """`mine` or `theirs`; empty where neither is later."""
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -59,6 +57,8 @@ class MergePreview:
     refused: tuple[RefusedRow, ...]
     token: str
     """Give it to `merge`: it refuses with StaleError when one's own decisions changed since."""
+    num_overruled: int = 0
+    """Of the new ones: about pairs that a rule decides now."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,6 @@ def sides(
 def compare(found: Sides, name: str, token: str) -> MergePreview:
     """Return what is new, equal, contradicting and refused."""
     new, equal, contradicting = list[Decision](), list[Decision](), list[Contradiction]()
-    newest = _newest(found)
     for key, row in sorted(found.theirs.items()):
         mine = found.mine.get(key)
         if mine is None:
@@ -122,19 +121,9 @@ def compare(found: Sides, name: str, token: str) -> MergePreview:
         elif mine.decision.action == row.decision.action:
             equal.append(row.decision)
         else:
-            contradicting.append(Contradiction(mine.decision, row.decision, newest.get(key, "")))
+            contradicting.append(Contradiction(mine.decision, row.decision))
     refused = [RefusedRow(r.row.decision, _line(r.row), r.why) for r in found.refused]
     return MergePreview(name, tuple(new), tuple(equal), tuple(contradicting), tuple(refused), token)
-
-
-def _newest(found: Sides) -> dict[Key, str]:
-    """Return pair -> whose decision is later, as `unite` sees it; without those of which neither is."""
-    both = [key for key in found.theirs if key in found.mine]
-    files = [
-        (name, [rows[key] for key in both]) for name, rows in ((MINE, found.mine), (THEIRS, found.theirs))
-    ]
-    later, _ = unite(files, NEWEST)
-    return {d.pair: MINE if d.action == found.mine[d.pair].decision.action else THEIRS for d in later}
 
 
 def _line(row: Placed) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taskmill.commands.review.board import Board
-from taskmill.commands.review.filters import WAITING, View
-from taskmill.commands.review.listing import deciders, fitting
-from taskmill.commands.review.undoing import Change
+from taskmill.commands.review.deciding.board import Board
+from taskmill.commands.review.deciding.filters import WAITING, View
+from taskmill.commands.review.deciding.listing import fitting, people_in
+from taskmill.commands.review.deciding.undoing import Change
 from taskmill.splits.deciding.decisions import PERSON, RULE
 
 _WAITS = View(states=WAITING)
@@ -44,8 +44,10 @@ class Progress:
 
 def progress_of(board: Board, run: Path, by: str) -> Progress:
     """Return how far a review is; the split and what can be undone are left to the caller."""
-    people = [made for made in board.made if made is not None and made.by != RULE]
-    names = Counter(name for made in people for name in set(made.by.split(", ")))
+    people = Counter(made.by for made in board.made if made is not None and made.by != RULE)
+    names = Counter[str]()
+    for who, num in people.items():
+        names.update(dict.fromkeys(who.split(", "), num))
     mine = by if by not in ("", RULE) else PERSON
     waiting = fitting(board, _WAITS, {})
     return Progress(
@@ -54,7 +56,7 @@ def progress_of(board: Board, run: Path, by: str) -> Progress:
         num_pairs=len(board.pairs),
         counts=board.num_by_state(),
         num_waiting=len(waiting),
-        num_mine=sum(mine in deciders(made) for made in people),
+        num_mine=sum(num for who, num in people.items() if mine in people_in(who)),
         by=dict(sorted(names.items(), key=lambda item: (-item[1], item[0]))),
         num_groups=len(board.columns.group_keys),
         num_groups_waiting=len(set(board.columns.group[waiting].tolist())),

@@ -31,7 +31,7 @@ from taskmill.commands.evidence import (
     tones,
 )
 from taskmill.commands.finished import Row
-from taskmill.commands.review.filters import Key, PairRow
+from taskmill.commands.review.deciding.filters import Key, PairRow
 from taskmill.errors import DamagedError
 from taskmill.normalisers import Normaliser
 from taskmill.splits.deciding.decisions import Pair

@@ -1,6 +1,6 @@
 """Find the pairs that a view shows, put them in order, and join them into groups by data set.
 
-Works on pairs in memory (`taskmill.commands.review.board`); reads and writes nothing.
+Works on pairs in memory (`taskmill.commands.review.deciding.board`); reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from taskmill.commands.review.board import SUGGESTIONS, Board, Columns
-from taskmill.commands.review.filters import WAITING, Group, Key, Suggestion, View
+from taskmill.commands.review.deciding.board import SUGGESTIONS, Board, Columns
+from taskmill.commands.review.deciding.filters import WAITING, Group, Key, Suggestion, View
 from taskmill.records import LEVELS
 from taskmill.splits.deciding.decisions import RULE, STATES, Decision
 from taskmill.splits.sharing.examples import I64, Bools
@@ -55,9 +55,12 @@ def _decided(made: Decision | None, by: str, action: str) -> bool:
 
 def deciders(decision: Decision) -> list[str]:
     """Return whose a decision is: the rule's name, or each name of people who agreed."""
-    if decision.by == RULE:
-        return [decision.rule]
-    return list(dict.fromkeys([*decision.by.split(", "), decision.by]))
+    return [decision.rule] if decision.by == RULE else people_in(decision.by)
+
+
+def people_in(by: str) -> list[str]:
+    """Return each name of people who agreed, and all of them as they are written."""
+    return list(dict.fromkeys([*by.split(", "), by]))
 
 
 def ordered(board: Board, places: list[int], sort: str) -> list[int]:
@@ -117,7 +120,7 @@ _WORST = 2 + len(STATES)
 
 
 def _figures(board: Board, places: I64) -> Figures:
-    """Return what is said of each group over some pairs: float64[num_groups, 17]."""
+    """Return what is said of each group over some pairs: float64[num_groups, 15]."""
     columns, size = board.columns, len(board.columns.group_keys)
     group, state = columns.group[places], board.codes[places]
     waits: Bools = np.isin(state, _WAITING)
@@ -133,10 +136,6 @@ def _figures(board: Board, places: I64) -> Figures:
     least, most = np.full(size, len(SUGGESTIONS) + 1), np.zeros(size, np.int64)
     np.minimum.at(least, group[waits], kind[waits])
     np.maximum.at(most, group[waits], kind[waits])
-    tasks = [
-        _num_distinct(group, column[places], size, columns.num_tasks)
-        for column in (columns.train_task, columns.eval_task)
-    ]
     sums = [
         np.bincount(group[rows], column[places][rows], minlength=size)
         for column, rows in (
@@ -146,20 +145,14 @@ def _figures(board: Board, places: I64) -> Figures:
             (columns.num_eval, waits),
         )
     ]
-    rest = [worst, rare, levels, *tasks, np.where(least == most, most, 0), *sums]
+    rest = [worst, rare, levels, np.where(least == most, most, 0), *sums]
     return np.column_stack([num, num_waiting, states, *rest]).astype(np.float64)
-
-
-def _num_distinct(group: I64, task: I64, size: int, num_tasks: int) -> I64:
-    """Return how many tasks each group has."""
-    found: I64 = np.bincount(np.unique(group * num_tasks + task) // max(1, num_tasks), minlength=size)
-    return found
 
 
 def _group(columns: Columns, number: int, figures: list[float]) -> Group:
     num, num_waiting, *states = (int(figure) for figure in figures[:_WORST])
     worst, rare, *counts = figures[_WORST:]
-    levels, num_train, num_eval, kind, num_hit, *waiting = (int(count) for count in counts)
+    levels, kind, num_hit, *waiting = (int(count) for count in counts)
     return Group(
         *columns.group_keys[number],
         num_pairs=num,
@@ -169,8 +162,6 @@ def _group(columns: Columns, number: int, figures: list[float]) -> Group:
         worst=worst,
         worst_rare=rare,
         num_hit=num_hit,
-        num_train_tasks=num_train,
-        num_eval_tasks=num_eval,
         suggestion=_suggestion(kind, *waiting) if kind else None,
     )
 

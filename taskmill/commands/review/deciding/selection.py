@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from taskmill.commands.review.board import Board
-from taskmill.commands.review.evidence_texts import Shared
-from taskmill.commands.review.filters import WAITING, Key, View, check_view
-from taskmill.commands.review.listing import fitting
+from taskmill.commands.review.deciding.board import Board
+from taskmill.commands.review.deciding.evidence_texts import Shared
+from taskmill.commands.review.deciding.filters import WAITING, Key, View, check_view
+from taskmill.commands.review.deciding.listing import fitting
 from taskmill.errors import UsageError, did_you_mean, shorten
 from taskmill.records import ACTIONS
 from taskmill.splits.deciding.decisions import PERSON, RULE, Decision

@@ -3,7 +3,9 @@
 - The server listens on the loopback address only, and answers only where the Host header names it, so that no name of
   another site can be made to point at it.
 - The address that the terminal prints holds a random token. The first request exchanges it for a cookie that no script
-  can read and no other site can send, and leads away from the address with the token.
+  can read and no other site can send, and leads away from the address with the token. Browsers send a cookie to every
+  port of a host: so that no other program on this machine is given it, it belongs to a folder with a random name, in
+  which the pages are.
 - What changes something is a POST, which must come from a page of this server (Sec-Fetch-Site or Origin, and a token
   that only its forms have).
 - Pages may load nothing but their own style and script.
@@ -47,12 +49,14 @@ class Gate:
     """In the cookie."""
     form: str = field(default_factory=_secret)
     """In the forms of the page."""
+    folder: str = field(default_factory=lambda: f"/{secrets.token_urlsafe(16)}")
+    """The path below which browsers see the pages, and the one that the cookie is for."""
     once: set[str] = field(default_factory=set)
     """Tokens of addresses that are given to other programs, whose arguments others may see: each is good once."""
 
     @property
     def cookie(self) -> str:
-        """The name of the cookie; browsers keep those of all ports of a host together."""
+        """The name of the cookie: of two servers, each has its own."""
         return f"taskmill_review_{self.port}"
 
     @property

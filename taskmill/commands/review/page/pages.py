@@ -19,14 +19,23 @@ import jinja2
 from markupsafe import Markup, escape
 
 from taskmill.commands import figures
-from taskmill.commands.review.security import FORM_TOKEN
-from taskmill.commands.review.state import CLEAR, SORTS, Group, MergePreview, PairRow, Review, Selection, View
+from taskmill.commands.review.deciding.filters import WAITING
+from taskmill.commands.review.deciding.state import (
+    CLEAR,
+    SORTS,
+    Group,
+    MergePreview,
+    PairRow,
+    Review,
+    Selection,
+    View,
+)
+from taskmill.commands.review.page.security import FORM_TOKEN
 from taskmill.errors import UsageError
 from taskmill.records import ACTIONS, LEVELS, SPLITS
 from taskmill.splits.deciding.decisions import STATES
 
 FOLDER = Path(__file__).parent
-WAITING = ("undecided", "outdated")
 NUM_GROUPS, NUM_ROWS, NUM_ITEMS, MOST_SHOWN = 30, 30, 3, 200
 """Groups, rows of a group and examples of a pair that are shown at a time; parts that one answer renews at most."""
 MOST_KEPT = 2_000

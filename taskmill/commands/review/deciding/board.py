@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from taskmill.commands.review.filters import WAITING, Key, PairRow, Suggestion
-from taskmill.records import ACTIONS, LEVELS
+from taskmill.commands.review.deciding.filters import WAITING, Key, PairRow, Suggestion
+from taskmill.records import LEVELS
 from taskmill.settings import Settings
-from taskmill.splits.deciding.decisions import PERSON, RULE, STATES, Decision, Pair, Verdict, dropped_tasks
+from taskmill.splits.deciding.decisions import PERSON, RULE, STATES, Decision, Pair, Verdict
 from taskmill.splits.publishing.pins import read_pins
 from taskmill.splits.split import judge
 
@@ -63,10 +63,6 @@ class Columns:
         self.suggested = [suggest(pair) for pair in pairs]
         self.kind = np.array([kinds.index(kind) for kind in self.suggested], np.int64)
         """Place in SUGGESTIONS from 1; 0 for none."""
-        numbers = {name: number for number, name in enumerate(sorted(facts))}
-        self.num_tasks = len(numbers)
-        self.train_task = np.array([numbers[pair.train_task] for pair in pairs], np.int64)
-        self.eval_task = np.array([numbers[pair.eval_task] for pair in pairs], np.int64)
         datasets = [(facts[p.train_task]["dataset"], facts[p.eval_task]["dataset"]) for p in pairs]
         self.group_keys: list[Key] = sorted(set(datasets))
         """(train data set, evaluation data set) of each group."""
@@ -86,7 +82,7 @@ class Board:
         self, settings: Settings, pairs: Sequence[Pair], tasks: Mapping[str, Mapping[str, Any]]
     ) -> None:
         """Take the run's pairs and its tasks' rows with `dataset` and `category`."""
-        self._settings = settings
+        self._settings, self._pinned = settings, read_pins(settings).decided
         self.threshold: float = settings.split.threshold
         self.limited = settings.limit is not None
         self.pairs = sorted(pairs, key=lambda pair: pair.badness)
@@ -108,10 +104,7 @@ class Board:
         self._gone_train, self._gone_eval = Counter[str](), Counter[str]()
         self.version = 0
         """Another one after every change."""
-        if settings.extends is not None:
-            self._settle_all()
-        else:
-            self._settle(range(len(self.pairs)))
+        self._settle(range(len(self.pairs)))
 
     def put(self, changes: Changes) -> list[tuple[int, str, str]]:
         """Take in what people decided, or decide no more; return (pair, state before, state after) where that changed.
@@ -120,8 +113,6 @@ class Board:
         """
         self.people = with_changes(self.people, changes)
         self.version += 1
-        if self._settings.extends is not None:
-            return self._settle_all()
         return self._settle([self.number[key] for key in changes if key in self.number])
 
     @contextmanager
@@ -147,19 +138,7 @@ class Board:
         if self._settings.extends is not None:
             made = [decision for decision in changes.values() if decision is not None]
             present = {key: pair.evidence for key, pair in zip(self.keys, self.pairs, strict=True)}
-            read_pins(self._settings).decided.refuse(made, present, run)
-
-    def _settle_all(self) -> list[tuple[int, str, str]]:
-        """Work out everything anew, as benchmarks that extend others need: decisions of theirs stand whoever decides."""
-        verdict = judge(self._settings, self.pairs, list(self.people.values()))
-        made = {decision.pair: decision for decision in verdict.decisions}
-        states = verdict.states(self.pairs, self.threshold)
-        self.made = [made.get(key) for key in self.keys]
-        before, self.state = self.state, [states[key] for key in self.keys]
-        self.codes = np.array([STATES.index(state) for state in self.state], np.int64)
-        dropped = [dropped_tasks(verdict.decisions)[side] for side in (0, 1)]
-        self._gone_train, self._gone_eval = Counter(dropped[0]), Counter(dropped[1])
-        return [(place, b, a) for place, (b, a) in enumerate(zip(before, self.state)) if b != a]
+            self._pinned.refuse(made, present, run)
 
     def _settle(self, places: Iterable[int]) -> list[tuple[int, str, str]]:
         """Work out what holds for some pairs, and the state of these and of all pairs whose task went or came back."""
@@ -197,9 +176,13 @@ class Board:
                 gone[task] += number
         return flipped
 
+    def _person(self, key: Key) -> Decision | None:
+        """Return what a person decided about a pair; nothing about one that an extended benchmark has settled."""
+        return None if self._pinned.has(key) else self.people.get(key)
+
     def _holds(self, place: int) -> Decision | None:
-        """Return what a person or else a rule decides about a pair."""
-        person = self.people.get(self.keys[place])
+        """Return what a person, the extended benchmark or else a rule decides about a pair."""
+        person = self._person(self.keys[place])
         if person is None:
             return self._ruled[place]
         if not self.limited and person.evidence != self.pairs[place].evidence:
@@ -211,7 +194,7 @@ class Board:
         if made is not None:
             return RULE if made.by == RULE else PERSON
         train, evaluated = self.keys[place]
-        outdated = (train, evaluated) in self.people
+        outdated = self._person((train, evaluated)) is not None
         if not outdated and not self._must[place]:
             return "below"
         if self._gone_train[train] or self._gone_eval[evaluated]:
@@ -236,7 +219,7 @@ class Board:
         outdated = frozenset(
             pair.tasks
             for pair, made in zip(self.pairs, self.made)
-            if made is None and pair.tasks in self.people
+            if made is None and self._person(pair.tasks) is not None
         )
         return Verdict(decisions, undecided, outdated)
 
@@ -248,7 +231,7 @@ class Board:
     def row(self, place: int, notes: Mapping[Key, str]) -> PairRow:
         """Return a pair as it is listed; `notes` are those of pairs that no person has decided."""
         pair, made = self.pairs[place], self.made[place]
-        person = self.people.get(pair.tasks)
+        person = self._person(pair.tasks)
         train, evaluation = (self.tasks.get(task, {}) for task in pair.tasks)
         kind = self.columns.suggested[place]
         group = self.columns.group_keys[self.columns.group[place]]
@@ -264,11 +247,8 @@ class Board:
             train_category=train.get("category", ""),
             eval_category=evaluation.get("category", ""),
             suggestion=SUGGESTIONS[kind] if kind else None,
-            actions=self._actions(pair.tasks),
+            actions=self._pinned.open_actions(pair.tasks),
         )
-
-    def _actions(self, key: Key) -> tuple[str, ...]:
-        return ACTIONS if self._settings.extends is None else read_pins(self._settings).open_actions(key)
 
     def note(self, key: Key, notes: Mapping[Key, str]) -> str:
         """Return the note of a pair: why a person decided it, else the one written down for it."""

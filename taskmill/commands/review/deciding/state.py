@@ -21,33 +21,33 @@ from typing import Any, TypeVar
 
 from taskmill.artifact import MANIFEST
 from taskmill.commands.figures import counted
-from taskmill.commands.review import merging
-from taskmill.commands.review.board import Board, Changes
-from taskmill.commands.review.evidence_texts import Evidence as Evidence
-from taskmill.commands.review.filters import SORTS as SORTS
-from taskmill.commands.review.filters import Group as Group
-from taskmill.commands.review.filters import Key, check_view
-from taskmill.commands.review.filters import PairRow as PairRow
-from taskmill.commands.review.filters import View as View
-from taskmill.commands.review.keeping import Papers, clean_text, signature
-from taskmill.commands.review.listing import Grouping, deciders, fitting, ordered
-from taskmill.commands.review.merging import MergePreview as MergePreview
-from taskmill.commands.review.opening import open_run
-from taskmill.commands.review.progress import Progress as Progress
-from taskmill.commands.review.progress import progress_of
-from taskmill.commands.review.selection import CLEAR as CLEAR
-from taskmill.commands.review.selection import Preview as Preview
-from taskmill.commands.review.selection import Selection as Selection
-from taskmill.commands.review.selection import chosen, look_ahead, place_of, steps, token_of
-from taskmill.commands.review.splitting import SplitOutcome as SplitOutcome
-from taskmill.commands.review.splitting import bring_up_to_date
-from taskmill.commands.review.undoing import Change as Change
-from taskmill.commands.review.undoing import Step, Value
+from taskmill.commands.review.deciding import merging
+from taskmill.commands.review.deciding.board import Board, Changes
+from taskmill.commands.review.deciding.evidence_texts import Evidence as Evidence
+from taskmill.commands.review.deciding.filters import SORTS as SORTS
+from taskmill.commands.review.deciding.filters import Group as Group
+from taskmill.commands.review.deciding.filters import Key, check_view
+from taskmill.commands.review.deciding.filters import PairRow as PairRow
+from taskmill.commands.review.deciding.filters import View as View
+from taskmill.commands.review.deciding.keeping import Papers, clean_text, signature
+from taskmill.commands.review.deciding.listing import Grouping, deciders, fitting, ordered
+from taskmill.commands.review.deciding.merging import MergePreview as MergePreview
+from taskmill.commands.review.deciding.opening import open_run
+from taskmill.commands.review.deciding.progress import Progress as Progress
+from taskmill.commands.review.deciding.progress import progress_of
+from taskmill.commands.review.deciding.selection import CLEAR as CLEAR
+from taskmill.commands.review.deciding.selection import Preview as Preview
+from taskmill.commands.review.deciding.selection import Selection as Selection
+from taskmill.commands.review.deciding.selection import chosen, look_ahead, place_of, steps, token_of
+from taskmill.commands.review.deciding.splitting import SplitOutcome as SplitOutcome
+from taskmill.commands.review.deciding.splitting import bring_up_to_date
+from taskmill.commands.review.deciding.undoing import Change as Change
+from taskmill.commands.review.deciding.undoing import Step, Value
 from taskmill.errors import BusyError, StaleError, UsageError
 from taskmill.records import DIRECTORIES
 from taskmill.runs import RunLock
 from taskmill.splits.deciding.decision_files import Placed
-from taskmill.splits.deciding.decisions import Decision
+from taskmill.splits.deciding.decisions import RULE, Decision
 
 T = TypeVar("T")
 _MOST_KEPT = 64
@@ -71,7 +71,7 @@ class Review:
 
     def _open(self) -> None:
         opened = open_run(self.run)
-        self._papers = Papers(opened)
+        self._papers = Papers(self.run, opened.settings, opened.tasks, opened.board)
         self._opened = opened
         self._shown: dict[object, Any] = {}
         self._groupings: dict[View, Grouping] = {}
@@ -105,6 +105,7 @@ class Review:
                 raise BusyError(f"the split of {self.run} is being written; wait until it is done")
             with RunLock(self.run):
                 self._refresh(thorough=True)
+                self._papers.complain_once()
                 yield self._opened.board
 
     def _kept(self, key: object, make: Callable[[], T]) -> T:
@@ -123,6 +124,7 @@ class Review:
 
     def warm(self) -> None:
         """Read what the first evidence and preview need, so that they answer at once; call it in a thread."""
+        self._papers.lines.warm(self._opened.board.keys)
         self._opened.texts.warm()
 
     # ------------------------------------------------------------------------------------- look
@@ -350,7 +352,9 @@ class Review:
             UsageError: it is not a CSV of decisions; every malformed row with `name:line`.
         """
         with self._reading() as board:
-            return merging.compare(self._sides(board, data, name), name, self._merge_token(data))
+            found = merging.compare(self._sides(board, data, name), name, self._merge_token(data))
+            made = [board.made[board.number[decision.pair]] for decision in found.new]
+            return replace(found, num_overruled=sum(old is not None and old.by == RULE for old in made))
 
     def merge(
         self,

@@ -1,0 +1,1 @@
+"""The state behind the review page: pairs, decisions, notes, history."""

@@ -1,0 +1,1 @@
+"""The review page: addresses, who may ask, HTML, style and script."""

@@ -167,7 +167,10 @@ def _finish(
     problems += found + [f"{place(where)}: {dotted(where)}: {what}" for where, what in unfit]
     if problems:
         raise RecipeError(sorted(dict.fromkeys(problems), key=functools.partial(_by_line, document.label)))
-    recipe = typing.cast(Recipe, build(Recipe, raw))
+    in_order = json.loads(json.dumps(to_json(build(Recipe, raw)), sort_keys=True))
+    recipe = typing.cast(
+        Recipe, build(Recipe, in_order)
+    )  # as recipe.json gives it back: no order of keys counts
     for key in set_here:
         origin = {k: v for k, v in origin.items() if k != key and not k.startswith(key + ".")}
         origin[key] = "--set"

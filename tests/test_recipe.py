@@ -382,3 +382,16 @@ def test_sections_that_may_be_null_can_be_given_whole_in_part_and_key_by_key(tmp
     assert problems(tmp_path, SMALLEST, "evaluate.endpoint.url=http://x/v1") == [
         "--set evaluate.endpoint.url=http://x/v1: evaluate.endpoint.model: missing; it has no default"
     ]
+
+
+def test_the_order_of_keys_does_not_count(tmp_path: Path) -> None:
+    rows = ("{train: a.jsonl, test: b.jsonl}", "{test: b.jsonl, train: a.jsonl}")
+    found = []
+    for number, files in enumerate(rows):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(f"name: r\nsources: [{{reader: table, options: {{files: {files}, task: t}}}}]\n")
+        found.append(json.dumps(to_json(load(path).recipe)))
+    assert found[0] == found[1] and json.loads(found[0])["sources"][0]["options"]["files"] == {
+        "test": "b.jsonl",
+        "train": "a.jsonl",
+    }

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from running import taskmill
 
-from taskmill import recipe_files
-from taskmill.curation.places import archives, asking, naming
+from taskmill import hub_client, recipe_files
+from taskmill.curation.places import archives, naming
 from taskmill.curation.sources import _bytes
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "places.md").read_text(encoding="utf-8")
@@ -60,5 +60,5 @@ def test_the_numbers_of_the_page() -> None:
         f"{_bytes.MAX_RATIO} times its size (beyond {_bytes.SMALL_BYTES >> 20} MiB)",
     ):
         assert part in text, part
-    assert (asking.ATTEMPTS, asking.LONGEST_WAIT) == (3, 120) and "asked three times" in text
+    assert (hub_client.ATTEMPTS, hub_client.LONGEST_WAIT) == (3, 120) and "asked three times" in text
     assert all(f"`{suffix}`" in PAGE for suffix in archives.SUFFIXES)

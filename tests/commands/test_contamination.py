@@ -30,8 +30,8 @@ from ferry_files import (
 from hub_server import Repository, serve
 from running import call
 
+from taskmill import hub_client
 from taskmill.commands.contamination_files import DataFile, Layout, pieces
-from taskmill.curation.places import asking
 
 # ------------------------------------------------------------------------------------------ formats
 
@@ -193,7 +193,7 @@ def test_a_data_set_on_the_hub(
 ) -> None:
     monkeypatch.setenv("TASKMILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
-    monkeypatch.setattr(asking.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(hub_client.time, "sleep", lambda seconds: None)
     commit = "89" * 20
     train = write(tmp_path / "t.jsonl", as_jsonl(TRAIN))
     with serve() as running:

@@ -10,7 +10,8 @@ import pytest
 from hub_server import HubServer, Repository, serve
 from native_files import lines
 
-from taskmill.curation.places import asking, hub
+from taskmill import hub_client
+from taskmill.curation.places import hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "someone/pets"
@@ -25,7 +26,7 @@ def serve_pets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubSer
     """Run a Hub with one data set, an empty cache below `folder`, and no patience."""
     monkeypatch.setenv("TASKMILL_CACHE", str(folder / "cache"))
     monkeypatch.setenv("HF_HOME", str(folder / "huggingface"))
-    monkeypatch.setattr(asking.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(hub_client.time, "sleep", lambda seconds: None)
     with serve() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         files = {

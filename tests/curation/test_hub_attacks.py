@@ -15,9 +15,9 @@ from hub_pets import COMMIT, LARGE, NAME, WHOLE, kept, serve_pets
 from hub_server import Fault, HubServer
 from running import ROOT
 
-from taskmill import recipe_files
+from taskmill import hub_client, recipe_files
 from taskmill.cache import cache_folder
-from taskmill.curation.places import asking, hub
+from taskmill.curation.places import hub
 from taskmill.curation.places.locating import locate
 from taskmill.errors import DataError, RecipeError, StorageError, TaskmillError
 from taskmill.settings import Settings
@@ -103,7 +103,7 @@ def test_names_of_code_are_the_last_ending_only() -> None:
 
 def test_signatures_and_tokens_are_masked() -> None:
     text = "503 for 'https://u:p@cdn.example/x?X-Amz-Signature=abc&t=1' Authorization: Bearer abc.def hf_abc"
-    shown = asking._plain(ValueError(text))
+    shown = hub_client.plain(ValueError(text))
     assert not [secret for secret in ("Signature", "abc", "u:p") if secret in shown]
 
 

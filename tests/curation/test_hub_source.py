@@ -19,10 +19,10 @@ from hub_server import Fault, HubServer, Repository
 from native_files import TEMPLATES, lines, read_all, write
 from running import taskmill
 
-from taskmill import recipe_files
+from taskmill import hub_client, recipe_files
 from taskmill.artifact import Manifest, read_manifest
 from taskmill.cache import cache_folder
-from taskmill.curation.places import asking, hub
+from taskmill.curation.places import hub
 from taskmill.curation.places.locating import locate
 from taskmill.errors import DataError, MissingPackageError, RecipeError, StorageError, TaskmillError
 from taskmill.settings import Settings
@@ -164,7 +164,7 @@ def test_places_that_are_not_pinned(server: HubServer, tmp_path: Path, place: st
     ("status", "stated", "wait"),
     [
         (429, {"Retry-After": "7"}, 7.0),
-        (503, {"Retry-After": "99999"}, asking.LONGEST_WAIT),
+        (503, {"Retry-After": "99999"}, hub_client.LONGEST_WAIT),
         (503, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 4.0),
         (503, {"Retry-After": "soon"}, 4.0),
         (500, {}, 4.0),
@@ -175,7 +175,7 @@ def test_places_that_are_not_pinned(server: HubServer, tmp_path: Path, place: st
 def test_how_long_to_wait(status: int, stated: dict[str, str], wait: float | None) -> None:
     error = OSError("no")
     error.response = SimpleNamespace(status_code=status, headers=stated)  # type: ignore[attr-defined]
-    assert asking._wait(error, 3) == wait
+    assert hub_client._wait(error, 3) == wait
 
 
 def test_private_and_gated_data_sets(

@@ -6,7 +6,7 @@ A published benchmark is a folder whose `manifest.json` is canonical JSON and na
     ids/<configuration>/<split>.parquet tables/<name>.parquet      see records.PUBLISHED
     data/<configuration>/<split>-00000-of-00001.parquet            prompts, where it is published with data
     recipe/                             what `rebuild` runs: recipe.json, recipe.yaml, decisions.csv, files that it reads
-    mixture/ report/                    where it is published with them
+    mixture/                            where it is published with it
 
 `root` is the digest over the rows of every file below ids/ and tables/: the same for whoever rebuilds the benchmark, whatever
 wrote the Parquet, and whether the prompts come with it or not. `prompts_root` is the same over data/, null without.
@@ -14,21 +14,27 @@ wrote the Parquet, and whether the prompts come with it or not. `prompts_root` i
 
 from __future__ import annotations
 
+import hashlib
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from taskmill.errors import DamagedError, UsageError
+from taskmill.errors import DamagedError, UsageError, shorten
 from taskmill.records import CONFIGURATIONS, PUBLISHED, SPLITS
+from taskmill.splits.publishing.shape import misfit
 from taskmill.storage import FileEntry, canonical_json, digest, read_json, read_table
 
 FORMAT = "taskmill-benchmark"
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST, CARD, CROISSANT = "manifest.json", "README.md", "croissant.json"
 IDS, TABLES, DATA, RECIPE = "ids", "tables", "data", "recipe"
+FOLDERS = (IDS, TABLES, DATA, RECIPE, "mixture")
+"""Folders of a published benchmark; what lies in them and is not in the manifest does not belong there."""
 TABLE_NAMES = tuple(name for name in PUBLISHED if name not in ("ids", "prompts"))
 
 
@@ -49,13 +55,42 @@ class Published:
         """Every file but the manifest, sorted by path."""
         return [FileEntry(**entry) for entry in self.body["files"]]
 
+    def place(self, path: str) -> Path:
+        """Return where a file lies, which nothing behind a link is.
+
+        Raises:
+            DamagedError: nothing is there, or no plain file of this folder.
+        """
+        problem = no_plain_file(self.folder, path)
+        if problem is not None:
+            raise DamagedError(f"{self.folder / path}: {problem}; `taskmill verify {self.folder}` lists all")
+        return self.folder / path
+
+    def content(self, entry: FileEntry) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            DamagedError: it is missing, a link, or not what was published.
+        """
+        path = self.place(entry.path)
+        try:
+            data = path.read_bytes() if path.stat().st_size == entry.bytes else None
+        except OSError as error:
+            raise DamagedError(f"{path} cannot be read: {error.strerror or error}") from error
+        if data is None or hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise DamagedError(
+                f"{path}: bytes differ from what was published (sha256); `taskmill verify {self.folder}` lists all"
+            )
+        return data
+
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read `tables/<name>.parquet`.
 
         Raises:
             DamagedError: it is missing or damaged.
         """
-        return read_table(self.folder / table_path(name), columns)
+        schema = _of_columns(PUBLISHED[name], columns)
+        return _as_published(self.place(table_path(name)), schema)
 
     def ids(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the places of all examples, sorted by task and example.
@@ -64,19 +99,54 @@ class Published:
             DamagedError: a file is missing or damaged.
         """
         wanted = None if columns is None else list(dict.fromkeys([*columns, "task", "example"]))
+        schema = _of_columns(PUBLISHED["ids"], wanted)
         parts = [
-            read_table(self.folder / entry.path, wanted)
+            _as_published(self.place(entry.path), schema)
             for entry in self.files
             if entry.path.startswith(f"{IDS}/")
         ]
-        schema = PUBLISHED["ids"]
-        if wanted is not None:
-            schema = pa.schema([schema.field(name) for name in wanted])
-        found = pa.concat_tables(
-            [schema.empty_table(), *(part.select(schema.names).cast(schema) for part in parts)]
-        )
+        found = pa.concat_tables([schema.empty_table(), *parts])
         found = found.sort_by([("task", "ascending"), ("example", "ascending")])
         return found if columns is None else found.select(list(columns))
+
+
+def _of_columns(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def _as_published(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read the columns of a Parquet file.
+
+    Raises:
+        DamagedError: it is missing or damaged, or has other columns than a published benchmark has there.
+    """
+    try:
+        missing = sorted(set(schema.names) - set(pq.read_schema(path).names))
+        if not missing:
+            return read_table(path, schema.names).cast(schema)
+        problem = f"it has no column {missing[0]!r}"
+    except (OSError, ValueError, pa.ArrowException) as error:
+        problem = str(error)[:200]
+    raise DamagedError(f"{path} is no table of a published benchmark: {problem}; `taskmill verify` lists all")
+
+
+def no_plain_file(folder: Path, path: str) -> str | None:
+    """Return why a path is not to be read: nothing is there, or something that is no file of the folder."""
+    here = folder
+    for part in path.split("/"):
+        here = here / part
+        try:
+            mode = here.lstat().st_mode
+        except OSError as error:
+            return (
+                "missing"
+                if isinstance(error, (FileNotFoundError, NotADirectoryError))
+                else str(error.strerror)
+            )
+        if stat.S_ISLNK(mode):
+            what = "" if here == folder / path else f" ({here.relative_to(folder).as_posix()})"
+            return f"a link{what}, which is not followed; expected the file itself (`hf download --local-dir` writes it)"
+    return None if stat.S_ISREG(mode) else "not a file"
 
 
 def table_path(name: str) -> str:
@@ -119,14 +189,26 @@ def open_published(place: Path) -> Published:
     body = read_json(path)
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise UsageError(f"{path} is not the manifest of a published benchmark (`format: {FORMAT}`)")
-    if body.get("version") != FORMAT_VERSION:
+    version = body.get("version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        found = shorten(version) if type(version) is int else "none"
         raise UsageError(
-            f"{path} has format version {body.get('version')!r}, and this version of Taskmill reads {FORMAT_VERSION}"
+            f"{path}: the version of its format is {found}, and this version of Taskmill reads {FORMAT_VERSION}"
         )
-    stated = body.get("digest")
-    plain = {key: value for key, value in body.items() if key != "digest"}
-    if digest(plain) != stated or path.read_bytes() != canonical_json(body) + b"\n":
+    if not _is_as_written(path, body):
         raise DamagedError(
             f"{path} was changed after it was written: its digest is not the one that it states"
         )
+    problem = misfit(body)
+    if problem is not None:
+        raise DamagedError(f"{path} is not a manifest that Taskmill writes: {problem}")
     return Published(path.parent, body)
+
+
+def _is_as_written(path: Path, body: dict[str, Any]) -> bool:
+    """Return whether the file is the canonical JSON of a body with its own digest."""
+    plain = {key: value for key, value in body.items() if key != "digest"}
+    try:
+        return digest(plain) == body.get("digest") and path.read_bytes() == canonical_json(body) + b"\n"
+    except (OSError, ValueError, RecursionError):  # a number that no JSON has, or nested too deeply
+        return False

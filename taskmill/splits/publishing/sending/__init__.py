@@ -1,0 +1,1 @@
+"""A published benchmark on its way to the Hub."""

@@ -2,7 +2,8 @@
 
 Reads the upstream files of `sources`, casts and taxonomy files; writes tasks.parquet, templates.parquet, dropped.parquet,
 suspected_aliases.parquet and examples/<shard>.parquet in the directory `tasks`. Work is cut into shards of consecutive
-tasks of one benchmark. Benchmarks in `curate.only_new` come second: they keep only tasks whose data set nobody else has.
+tasks of one benchmark. Benchmarks in `curate.only_new` come second: they keep only tasks whose data set nobody else has, and
+those of the benchmark that the recipe extends.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from taskmill.curation.merging import (
     merge_task,
     num_read,
 )
+from taskmill.curation.pinned import known_elsewhere, pinned_datasets, staying
 from taskmill.curation.places.locating import absent
 from taskmill.curation.reader import TaskData, load_reader
 from taskmill.curation.taxonomy import missing_categories
@@ -88,11 +90,13 @@ def external(settings: Settings, inputs: Inputs) -> dict[str, Any]:
 
     Raises:
         RecipeError, DataError, StorageError: see `read_catalogue`.
+        UsageError: see `pinned_datasets`.
     """
-    catalogue = read_catalogue(settings)
+    catalogue, pinned = read_catalogue(settings), pinned_datasets(settings)
     return {
         "sources": catalogue.by_source(),
         "taxonomy": digest([{plan.task: plan.row for plan in catalogue.plans}, catalogue.aliases]),
+        **({"extends": digest(pinned)} if pinned else {}),
     }
 
 
@@ -115,9 +119,10 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
     catalogue = read_catalogue(settings)
     out.apart = APART
     log.info("curate: %d tasks in %d sources", len(catalogue.plans), len(catalogue.sources))
-    records: list[ShardRecord] = []
+    records, pinned = list[ShardRecord](), pinned_datasets(settings)
     for wave, only_new in _waves(catalogue, settings.curate.only_new):
-        known = _known(records) if only_new else {}
+        known = known_elsewhere(wave, pinned) | _known(records) if only_new else {}
+        wave = staying(wave, pinned) if only_new else wave
         records += _run(_shards(wave, catalogue, known, settings, out), settings.workers, out, catalogue)
     uncategorised = [task for record in records for task in record.info["uncategorised"]]
     if uncategorised:
@@ -340,7 +345,7 @@ def _left(
 
     That is one whose data set another benchmark has, of which nothing could be read, or whose licence is refused.
     """
-    twin = shard.known.get(dataset)
+    twin = None if plan.stays else shard.known.get(dataset)
     if twin is not None:
         detail = f"the data set {dataset!r} is already in another benchmark"
         writer.count("tasks_left")

@@ -66,7 +66,7 @@ class Catalogue:
         """Return exactly what reading a task depends on: no place on this machine is among it."""
         files = _named(plan.source, plan.entry.files, self.digests)
         source = [plan.reader, plan.source.options, asdict(plan.origin)]
-        return [plan.task, source, files, plan.entry.detail, plan.row]
+        return [plan.task, source, files, plan.entry.detail, plan.row, *(["stays"] if plan.stays else [])]
 
     def by_source(self) -> dict[str, str]:
         """Return a digest over the files of each source and what its reader will do with them."""

@@ -46,6 +46,8 @@ class TaskPlan:
     """Digest of its upstream files."""
     origin: Origin = field(default_factory=Origin)
     """Where its source comes from, as the recipe says or a Hub repository's card."""
+    stays: bool = False
+    """Whether it is kept though another benchmark has its data set; see `pinned`."""
 
 
 @dataclass(frozen=True)

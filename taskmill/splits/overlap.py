@@ -1,7 +1,8 @@
 """Stage overlap: what each task is used for, and which text the train and the evaluation side share.
 
 Reads the tables `tasks` and `examples` of curate. Writes `plan` and `assignment` (see levels), `pairs`, `hits`,
-`touched`, `evidence`, `frequent` (see pairs) and `near_duplicates`.
+`touched`, `evidence`, `frequent` (see pairs) and `near_duplicates`. What a benchmark that the recipe extends says of its own
+tasks and examples is taken from there (see publishing.pins).
 
 The evaluation side is kept in memory and indexed. All other examples stream past it and past the sketches of
 near-duplicates in one pass: read in one thread, searched and sketched in others, with the same tables whatever their number.
@@ -28,7 +29,8 @@ from taskmill.selectors import TASK_COLUMNS
 from taskmill.settings import Settings
 from taskmill.splits.planning.assignment import plan_and_assign
 from taskmill.splits.planning.layout_files import find_layout
-from taskmill.splits.planning.levels import EVALUATION_ROLES, TRAINING_ROLES
+from taskmill.splits.planning.roles import EVALUATION_ROLES, TRAINING_ROLES
+from taskmill.splits.publishing.pins import read_pins
 from taskmill.splits.sharing.examples import (
     COLUMNS,
     EVALUATION_TEXT,
@@ -43,6 +45,7 @@ from taskmill.splits.sharing.examples import (
 from taskmill.splits.sharing.index import EvaluationSide, Found, relate, scan
 from taskmill.splits.sharing.near_duplicates import find_near_duplicates
 from taskmill.splits.sharing.pairs import compare
+from taskmill.splits.sharing.pinned import PinnedText
 from taskmill.storage import file_digest, read_table
 
 log = logging.getLogger("taskmill")
@@ -56,14 +59,16 @@ _ASSIGNMENT_COLUMNS = ("example", "task", "upstream_split", "group", "fields", "
 
 
 def external(settings: Settings, inputs: Inputs) -> dict[str, Any]:
-    """Return what the layout says, and the identity of the tokenizer whose ids are the words.
+    """Return what the layout says, the identity of the tokenizer whose ids are the words, and of what is extended.
 
     Raises:
         RecipeError: the layout is missing or has problems.
-        UsageError: a tokenizer is missing, is named for nothing, or its folder holds none.
+        UsageError: a tokenizer is missing, is named for nothing, or its folder holds none; nothing published is extended.
+        DamagedError: what is extended is damaged.
     """
     layout = find_layout(settings.plan.layout, settings.path)
-    return _tokenizer_files(settings) | ({"layout": layout.digest} if layout else {})
+    found = _tokenizer_files(settings) | ({"layout": layout.digest} if layout else {})
+    return found | read_pins(settings).external
 
 
 def _tokenizer_files(settings: Settings) -> dict[str, Any]:
@@ -100,19 +105,24 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
 
     Raises:
         RecipeError: the plan does not fit the tasks; see `levels`.
-        UsageError: a tokenizer cannot be loaded, or no banding of signatures fits; see `near_duplicates`.
+        UsageError: a tokenizer cannot be loaded, or no banding of signatures fits (see `near_duplicates`); examples of what
+            is extended are not here as they were there.
         DamagedError: a table of curate is damaged or not sorted.
         StorageError: the disk refuses.
     """
+    pins = read_pins(settings)
     tasks = inputs.table(
         "curate", "tasks", (*TASK_COLUMNS, "output_fields", "num_rendered_templates")
     ).sort_by("task")
     parts = [[[i["table"], i["rows"]] for i in inputs.identity(READS)], out.identity.external]
     if not out.finished("assignment", parts):
+        pins.check_examples(inputs, settings.limit)
         with out.shard("assignment", parts) as shard:
             batches = inputs.batches("curate", "examples", _ASSIGNMENT_COLUMNS)
             layout = find_layout(settings.plan.layout, settings.path)
-            plan, assignment = plan_and_assign(tasks, batches, settings.plan, settings.seed, layout)
+            plan, assignment = plan_and_assign(
+                tasks, batches, settings.plan, settings.seed, layout, pins.plan
+            )
             shard.write_table("plan.parquet", SCHEMAS["overlaps/plan"], plan)
             shard.write_table("assignment.parquet", SCHEMAS["overlaps/assignment"], assignment)
             _count_assignment(shard, plan, assignment)
@@ -127,7 +137,9 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
                 lambda: inputs.batches("curate", "examples", COLUMNS),
                 with_folder(settings),
                 settings.workers,
+                pins.text if pins.root else None,
             )
+            pins.check_pairs(tables["pairs"])
             for name, table in sorted(tables.items()):
                 shard.write_table(f"{name}.parquet", SCHEMAS[f"overlaps/{name}"], table)
                 shard.count(f"num_{name}", table.num_rows)
@@ -164,6 +176,7 @@ def find_overlaps(
     batches: Callable[[], Iterable[pa.RecordBatch]],
     settings: Overlap,
     workers: int = 1,
+    pinned: PinnedText | None = None,
 ) -> dict[str, pa.Table]:
     """Return the tables pairs, hits, touched, evidence, frequent and near_duplicates.
 
@@ -174,6 +187,7 @@ def find_overlaps(
         batches: starts a pass over the examples, with the columns `examples.COLUMNS`, each task sorted by example.
         settings: the recipe's section.
         workers: threads; no result depends on it.
+        pinned: what was found in the benchmark that the recipe extends.
 
     Raises:
         DamagedError: the examples are not those of the assignment, or not sorted.
@@ -191,7 +205,8 @@ def find_overlaps(
     )
     taking_part, found = assignment["split"].to_numpy() != "excluded", list[Found]()
     examples = _stream(catalogue, batches(), taking_part, evaluation, workers, found)
-    near_duplicates = find_near_duplicates(catalogue, examples, taking_part, settings, workers)
+    losers = pinned.losers if pinned else None
+    near_duplicates = find_near_duplicates(catalogue, examples, taking_part, settings, workers, losers)
     shared = relate(evaluation, found)
     log.info(
         "overlap: %d shared grams and wholes in %d train places",
@@ -201,8 +216,9 @@ def find_overlaps(
     same = same_dataset_pairs(plan["role"].to_pylist(), tasks["dataset"].to_pylist())
     rendered = tasks["num_rendered_templates"].to_numpy()
     frequent, num_evidence = settings.frequent_groups, settings.num_evidence
-    tables = compare(catalogue, evaluation, shared, same, frequent, num_evidence, rendered)
-    return {**tables, "near_duplicates": near_duplicates}
+    settle = pinned.settle_frequent if pinned else None
+    tables = compare(catalogue, evaluation, shared, same, frequent, num_evidence, rendered, settle)
+    return {**tables, "near_duplicates": pinned.with_rows(near_duplicates) if pinned else near_duplicates}
 
 
 def _stream(

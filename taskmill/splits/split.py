@@ -3,6 +3,7 @@
 Reads curate's tasks and examples (`content` only), overlap's plan, assignment, pairs, hits, touched and near_duplicates,
 and the run's `decisions.csv`, which starts as a copy of the file that the recipe names. Writes `tasks`, `members` and
 `decisions`. While a pair that must be decided is not, it writes nothing but `undecided.csv` beside the decisions, and stops.
+Decisions and examples of a benchmark that the recipe extends stay as they are (see publishing.pins).
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ from taskmill.splits.deciding.membership import (
     train_sizes,
 )
 from taskmill.splits.deciding.outcome import Findings, check, decisions_table, members_table, tasks_table
+from taskmill.splits.deciding.pinned import yield_to_pinned
 from taskmill.splits.overlap import make_catalogue
+from taskmill.splits.publishing.pins import Pins, read_pins
 from taskmill.splits.sharing.examples import Catalogue, numbered
 from taskmill.storage import write_bytes
 
@@ -63,13 +66,14 @@ READS = (
 
 
 def external(settings: Settings, inputs: Inputs) -> dict[str, Any]:
-    """Return the digest of the decisions that count (pairs, actions and evidence), and whether the run is limited.
+    """Return the digest of the decisions that count (pairs, actions and evidence), whether the run is limited, what it extends.
 
     Raises:
         UsageError: the decisions cannot be read; see `read_decisions`.
     """
     run = inputs.directory("overlap").parent
     found: dict[str, Any] = {"decisions": decisions_digest(people_of(settings, inputs, run))}
+    found |= read_pins(settings).external
     return found if settings.limit is None else {**found, "limited": True}
 
 
@@ -113,7 +117,9 @@ def pairs_of(inputs: Inputs) -> list[Pair]:
 def judge(settings: Settings, pairs: Sequence[Pair], people: Sequence[Decision]) -> Verdict:
     """Return what comes of the pairs under the recipe's rules and these people's decisions."""
     section, limited = settings.split, settings.limit is not None
-    return decide(pairs, people, section.rules, section.threshold, limited)
+    pinned = read_pins(settings).decided
+    new = [pair for pair in pairs if not pinned.has(pair.tasks)]
+    return decide(new, people, section.rules, section.threshold, limited, pinned.made, pinned.turn)
 
 
 def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
@@ -121,9 +127,10 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
 
     Raises:
         DecisionNeededError: pairs that must be decided are not.
-        UsageError: the decisions are malformed, or leave a level without examples.
+        UsageError: the decisions are malformed, leave a level without examples, or would move what is extended.
         DamagedError: a table of an earlier stage is damaged.
     """
+    pins = read_pins(settings)
     run = out.directory.parent
     people = people_of(settings, inputs, run)
     source = source_of(settings, run)
@@ -132,9 +139,10 @@ def build(settings: Settings, inputs: Inputs, out: StageWriter) -> Manifest:
     parts = [[i["stage"], i["table"], i["rows"]] for i in inputs.identity(READS)]
     if not out.finished("splits", [parts, out.identity.external]):
         pairs = pairs_of(inputs)
+        pins.decided.refuse(people, {pair.tasks: pair.evidence for pair in pairs}, run)
         decisions = _decided(settings, pairs, people, run)
         with out.shard("splits", [parts, out.identity.external]) as shard:
-            _write(shard, inputs, settings.split, decisions, pairs)
+            _write(shard, inputs, settings.split, decisions, pairs, pins)
         out.add(shard.record)
     return out.finish()
 
@@ -149,22 +157,29 @@ def _decided(
     if verdict.undecided:
         num_filled = write_undecided(run / UNDECIDED_FILE, verdict.undecided)
         threshold = settings.split.threshold
-        raise DecisionNeededError(undecided_message(verdict, len(pairs), threshold, run, num_filled))
+        message = undecided_message(verdict, len(pairs), threshold, run, num_filled)
+        raise DecisionNeededError(message + read_pins(settings).advice)
     (run / UNDECIDED_FILE).unlink(missing_ok=True)
     return verdict.decisions
 
 
 def _write(
-    shard: ShardWriter, inputs: Inputs, section: Split, decisions: Sequence[Decision], pairs: Sequence[Pair]
+    shard: ShardWriter,
+    inputs: Inputs,
+    section: Split,
+    decisions: Sequence[Decision],
+    pairs: Sequence[Pair],
+    pins: Pins,
 ) -> None:
     tasks = inputs.table("curate", "tasks", ["task", "category", "output_fields"]).sort_by("task")
     plan, assignment = inputs.table("overlap", "plan"), inputs.table("overlap", "assignment")
     catalogue = make_catalogue(tasks, plan, assignment)
     batches = inputs.batches("curate", "examples", ["example", "task", "content"])
-    members = make_members(catalogue, plan, assignment, batches)
+    members = pins.place(make_members(catalogue, plan, assignment, batches))
     tables = {name: inputs.table("overlap", name) for name in ("hits", "touched", "near_duplicates")}
     categories = dict(zip(tasks["task"].to_pylist(), tasks["category"].to_pylist()))
     made = settle(members, plan, categories, assignment["group"], tables, section, decisions, pairs)
+    made = pins.uphold(made)
     for name in ("tasks", "members", "decisions"):
         shard.write_table(f"{name}.parquet", SCHEMAS[f"splits/{name}"], made[name])
     _count(shard, made, decisions)
@@ -199,6 +214,7 @@ def settle(
     touched = links(members, tables["touched"], "train_example")
     near = near_duplicates(members, tables["near_duplicates"])
     rare = rules_on_rare(section.rules)
+    yield_to_pinned(members, near, section.near_duplicates)
     taken = apply_decisions(members, decisions, hits, touched, rare)
     drop_near_duplicates(members, near, section.near_duplicates)
     found = Findings(hits, touched, near, section.near_duplicates, rare)
@@ -229,6 +245,7 @@ def make_members(
         np.array(assignment["reason"].to_pylist(), dtype=object),
         np.full(size, None, dtype=object),
         content,
+        np.zeros(size, bool),
     )
 
 

@@ -28,7 +28,8 @@ from taskmill.splits.planning.layout_files import (
     shipped,
     without_tasks,
 )
-from taskmill.splits.planning.levels import TaskPlan, plan_tasks
+from taskmill.splits.planning.levels import plan_tasks
+from taskmill.splits.planning.roles import TaskPlan
 
 PARTS = re.compile(r"<!-- (file: (?P<path>\S+)|run|output) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
 

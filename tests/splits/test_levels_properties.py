@@ -15,7 +15,8 @@ from taskmill.recipe import HeldOut, PartialCategories, Plan, Trained, Validatio
 from taskmill.records import SCHEMAS, SPLITS
 from taskmill.selectors import TASK_COLUMNS
 from taskmill.splits.planning.assignment import Rows, assign
-from taskmill.splits.planning.levels import TaskPlan, plan_tasks
+from taskmill.splits.planning.levels import plan_tasks
+from taskmill.splits.planning.roles import TaskPlan
 
 THOUSAND = settings(max_examples=1000, deadline=None)
 PARTS = ("train", "held_out", "unchosen", "partial", "supervised", "excluded")

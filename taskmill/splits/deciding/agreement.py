@@ -51,9 +51,9 @@ def holding(
     """
     known, held, refused = set(tasks), list[Placed](), list[Refused]()
     for row in last_rows(rows):
-        decision = row.decision
-        strange = [task for task in decision.pair if task not in known]
-        evidence = present.get(decision.pair)
+        decision, pair = row.decision, row.decision.pair
+        strange = [task for task in pair if task not in known]
+        evidence = present.get(pair)
         if strange:
             why = f"no task is called {strange[0]!r}{did_you_mean(strange[0], known)}"
         elif evidence is None:
@@ -111,6 +111,8 @@ def _time(decision: Decision) -> datetime:
 
 def _joined(decisions: Sequence[Decision]) -> Decision:
     """Return one decision for equal ones: everybody's names and reasons, each once, and the latest time."""
+    if len(decisions) == 1:
+        return decisions[0]
     latest = max(decisions, key=_time)
     return replace(
         latest, by=_once(", ", (d.by for d in decisions)), why=_once("; ", (d.why for d in decisions))

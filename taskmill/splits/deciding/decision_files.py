@@ -58,7 +58,7 @@ def read_rows(path: Path, tasks: Iterable[str] | None = None) -> list[Placed]:
         columns = [name.strip() for name in next(reader, [])]
         problems += [f"{path}:1: {problem}" for problem in _header_problems(columns)]
         for values in reader if not problems else ():
-            if not any(value.strip() for value in values):
+            if not "".join(values).strip():
                 continue
             row, place = dict(zip(columns, (value.strip() for value in values))), f"{path}:{reader.line_num}"
             wrong = _row_problems(row, len(values), len(columns), known)
@@ -126,13 +126,14 @@ def _row_problems(
 
 
 def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
-    """Write a CSV of decisions atomically, in the order given.
+    """Write a CSV of decisions atomically, in the order given; a link to a file stays one.
 
     Raises:
         StorageError: the disk refuses.
     """
     write_bytes(
-        path, csv_lines([list(DECISION_COLUMNS), *(list(asdict(d).values()) for d in decisions)]).encode()
+        path.resolve(),
+        csv_lines([list(DECISION_COLUMNS), *(list(asdict(d).values()) for d in decisions)]).encode(),
     )
 
 

@@ -14,7 +14,7 @@ Reads rows of `overlaps/pairs` and a recipe's rules; `decision_files` reads and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -129,6 +129,12 @@ def read_pairs(
     ]
 
 
+def read_made(rows: Iterable[Mapping[str, Any]]) -> list[Decision]:
+    """Return the rows of `splits/decisions`, published or not, as decisions; their figures are left out."""
+    names = Decision.__dataclass_fields__
+    return [Decision(**{name: row[name] for name in names}) for row in rows]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What came of all pairs."""
@@ -157,13 +163,22 @@ def decide(
     rules: Sequence[Rule],
     threshold: float,
     limited: bool = False,
+    made: Sequence[Decision] = (),
+    turn: Callable[[Decision], Decision] | None = None,
 ) -> Verdict:
     """Decide every pair that a person or a rule decides; see the module's docstring for who wins.
 
-    In a `limited` run a person's decision holds whatever evidence it names.
+    Args:
+        pairs: those to decide.
+        people: what people decided.
+        rules: the recipe's, in their order.
+        threshold: see `Pair.must_be_decided`.
+        limited: whether a person's decision holds whatever evidence it names.
+        made: decisions about other pairs, which stand.
+        turn: what becomes of a rule's decision; by default it stays.
     """
     by_pair = {decision.pair: decision for decision in people}
-    decisions, open_pairs, outdated = list[Decision](), list[Pair](), set[tuple[str, str]]()
+    decisions, open_pairs, outdated = list(made), list[Pair](), set[tuple[str, str]]()
     for pair in sorted(pairs, key=lambda p: p.tasks):
         person = by_pair.get(pair.tasks)
         if person is not None and (limited or person.evidence == pair.evidence):
@@ -171,13 +186,15 @@ def decide(
             continue
         rule = None if person is not None else first_rule(pair, rules)
         if rule is not None:
-            decisions.append(Decision(*pair.tasks, rule.action, pair.evidence, rule.name, RULE, "", rule.why))
+            decision = Decision(*pair.tasks, rule.action, pair.evidence, rule.name, RULE, "", rule.why)
+            decisions.append(turn(decision) if turn else decision)
         elif person is not None or pair.must_be_decided(threshold):
             open_pairs.append(pair)
             outdated |= {person.pair} if person is not None else set()
     gone_train, gone_eval = dropped_tasks(decisions)
     undecided = [p for p in open_pairs if p.train_task not in gone_train and p.eval_task not in gone_eval]
     undecided.sort(key=lambda p: p.badness)
+    decisions.sort(key=lambda d: d.pair)
     return Verdict(decisions, undecided, frozenset(outdated))
 
 

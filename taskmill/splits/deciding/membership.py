@@ -16,6 +16,9 @@ A cluster of near-duplicates survives in the first of its examples that still st
 then the survivor that overlap named, then the first in order. Where decisions took the named one, another takes over, so
 that no text is lost that is nowhere else. Only train text is dropped: never a test because of a similar test.
 
+Examples of a benchmark that the recipe extends stand where they stood there: they are `pinned`, and nothing takes them out or
+back in. See `pinned`.
+
 `clean` is false of an evaluation example while any train example that shares text with its task's pair is still in
 training: it is never true of an example that shares a gram with train text, but may be false of one that no longer
 does, where only part of a pair's train examples was dropped. `clean_rare` is the same without frequent grams.
@@ -35,7 +38,7 @@ import pyarrow.compute as pc
 from taskmill.recipe import Rule
 from taskmill.records import ROLES, SPLITS
 from taskmill.splits.deciding.decisions import RULE, Decision, dropped_tasks
-from taskmill.splits.planning.levels import TRAINING_ROLES
+from taskmill.splits.planning.roles import TRAINING_ROLES
 from taskmill.splits.sharing.examples import EVALUATION_TEXT, I64, TRAIN_TEXT, U8, Bools, text_sides
 
 Texts = npt.NDArray[Any]
@@ -59,6 +62,8 @@ class Members:
     rule: Texts
     content: U8
     """uint8[n, 32]"""
+    pinned: Bools
+    """Which examples stay where they are, whatever is decided."""
 
     @property
     def side(self) -> U8:
@@ -73,9 +78,9 @@ class Members:
         return np.arange(first, last)
 
     def exclude(self, where: Bools | I64, reason: str, rule: str | None = None) -> int:
-        """Take examples out, unless they are out already; return how many that were."""
+        """Take examples out, unless they are out already or pinned; return how many that were."""
         rows = np.flatnonzero(where) if where.dtype == np.bool_ else np.unique(where)
-        rows = rows[self.split[rows] != EXCLUDED]
+        rows = rows[(self.split[rows] != EXCLUDED) & ~self.pinned[rows]]
         self.split[rows], self.reason[rows], self.rule[rows] = EXCLUDED, reason, rule
         return len(rows)
 
@@ -126,16 +131,21 @@ class NearDuplicates:
     example: I64
     survivor: I64
 
-    def clusters(self, side: U8) -> tuple[I64, I64]:
+    def named(self) -> tuple[I64, I64]:
+        """Return (example, the survivor that overlap named), the survivors among the examples, as their own."""
+        named = np.unique(self.survivor)
+        return np.concatenate([named, self.example]), np.concatenate([named, self.survivor])
+
+    def clusters(self, side: U8, pinned: Bools) -> tuple[I64, I64]:
         """Return (example, its survivor) for the examples that stand on a side, cluster after cluster.
 
         A survivor is among the examples, as its own.
         """
-        named = np.unique(self.survivor)
-        number, cluster = np.concatenate([named, self.example]), np.concatenate([named, self.survivor])
+        number, cluster = self.named()
         standing = side[number] != 0
         number, cluster = number[standing], cluster[standing]
-        order = np.lexsort((number, number != cluster, side[number] != EVALUATION_TEXT, cluster))
+        is_first = (number != cluster, ~pinned[number], side[number] != EVALUATION_TEXT)
+        order = np.lexsort((number, *is_first, cluster))
         number, cluster = number[order], cluster[order]
         first = np.diff(cluster, prepend=-1) != 0
         return number, number[first][np.cumsum(first) - 1]
@@ -224,7 +234,7 @@ def drop_near_duplicates(members: Members, near: NearDuplicates, mode: str) -> i
     if mode == "keep":
         return 0
     side = members.side
-    number, survivor = near.clusters(side)
+    number, survivor = near.clusters(side, members.pinned)
     dropped = (side[number] == TRAIN_TEXT) & (number != survivor)
     if mode == "drop_across":
         dropped &= side[survivor] == EVALUATION_TEXT

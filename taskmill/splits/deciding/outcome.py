@@ -13,7 +13,7 @@ from taskmill.errors import UsageError
 from taskmill.records import SCHEMAS, SPLITS
 from taskmill.splits.deciding.decisions import RULE, Decision, Pair, dropped_tasks, figures_of
 from taskmill.splits.deciding.membership import Links, Members, NearDuplicates, is_rare
-from taskmill.splits.planning.levels import TRAINING_ROLES
+from taskmill.splits.planning.roles import TRAINING_ROLES
 from taskmill.splits.sharing.examples import EVALUATION_TEXT, I64, TRAIN_TEXT, Bools
 
 _PLANNED = frozenset({None, "unused_test", "unused_validation", "unlabelled", "group"})
@@ -83,8 +83,12 @@ def _chooses_models(members: Members, task: int) -> bool:
 
 
 def _assert_dropped(members: Members, decisions: Sequence[Decision], found: Findings) -> None:
-    """Assert that nothing which a decision or the near-duplicates drop is left on the side it was dropped from."""
-    number, side = {task: place for place, task in enumerate(members.tasks)}, members.side
+    """Assert that nothing which a decision or the near-duplicates drop is left on the side it was dropped from.
+
+    What is pinned stays on its side.
+    """
+    number = {task: place for place, task in enumerate(members.tasks)}
+    side = np.where(members.pinned, 0, members.side)
     gone_train, gone_eval = dropped_tasks(decisions)
     for decision in decisions:
         train, evaluation = number[decision.train_task], number[decision.eval_task]
@@ -100,10 +104,10 @@ def _assert_dropped(members: Members, decisions: Sequence[Decision], found: Find
             gone = found.hits.of(train, evaluation, rare)
             assert not (side[gone] == EVALUATION_TEXT).any(), decision
     if found.mode != "keep":
-        near, survivor = found.near.clusters(side)
+        near, survivor = found.near.clusters(members.side, members.pinned)
         left = (side[near] == TRAIN_TEXT) & (near != survivor)
         if found.mode == "drop_across":
-            left &= side[survivor] == EVALUATION_TEXT
+            left &= members.side[survivor] == EVALUATION_TEXT
         assert not left.any(), members.ids.take(pa.array(near[left][:5])).to_pylist()
 
 

@@ -45,7 +45,9 @@ from taskmill.recipe import Plan
 from taskmill.records import SCHEMAS
 from taskmill.seeding import ranks
 from taskmill.splits.planning.layout_files import Layout, join_plans, without_tasks
-from taskmill.splits.planning.levels import EVALUATION_ROLES, TaskPlan, plan_tasks
+from taskmill.splits.planning.levels import plan_tasks
+from taskmill.splits.planning.pinned import NOTHING_PINNED, PinnedPlan
+from taskmill.splits.planning.roles import EVALUATION_ROLES, TaskPlan
 from taskmill.splits.sharing.sides import is_labelled
 
 log = logging.getLogger("taskmill")
@@ -57,7 +59,12 @@ Texts = npt.NDArray[Any]
 
 
 def plan_and_assign(
-    tasks: pa.Table, batches: Iterable[pa.RecordBatch], plan: Plan, seed: int, layout: Layout | None = None
+    tasks: pa.Table,
+    batches: Iterable[pa.RecordBatch],
+    plan: Plan,
+    seed: int,
+    layout: Layout | None = None,
+    pinned: PinnedPlan = NOTHING_PINNED,
 ) -> tuple[pa.Table, pa.Table]:
     """Return the tables plan and assignment.
 
@@ -67,18 +74,19 @@ def plan_and_assign(
         plan: the recipe's section.
         seed: of the run.
         layout: the one that the plan names; what of it fits no task here is told in a line of the log.
+        pinned: plan and assignment of the benchmark that the recipe extends, which hold.
 
     Raises:
         RecipeError: every problem of the plan, or of the tasks that it names; see `levels`.
     """
     plan, optional = join_plans(plan, layout), layout.selectors if layout else frozenset[str]()
-    entries = plan_tasks(tasks, plan, seed, optional)
+    entries = plan_tasks(tasks, plan, seed, optional, pinned.entries)
     if layout:
         _tell_of(layout, tasks, entries)
     output_fields = dict(zip(tasks["task"].to_pylist(), tasks["output_fields"].to_pylist()))
     evaluated = {entry.task: output_fields[entry.task] for entry in entries if entry.role in EVALUATION_ROLES}
     examples = _small_columns(batches, evaluated).sort_by([("task", "ascending"), ("example", "ascending")])
-    assignment = _assigned(entries, examples, plan, seed)
+    assignment = _assigned(entries, examples, plan, seed, pinned)
     plan_rows = pa.Table.from_pylist([asdict(entry) for entry in entries], schema=SCHEMAS["overlaps/plan"])
     return plan_rows, assignment.cast(SCHEMAS["overlaps/assignment"])
 
@@ -91,15 +99,18 @@ def _tell_of(layout: Layout, tasks: pa.Table, entries: Sequence[TaskPlan]) -> No
         log.warning("overlap: with the layout %s no task of this catalogue is evaluated", layout.name)
 
 
-def _assigned(entries: Sequence[TaskPlan], examples: pa.Table, plan: Plan, seed: int) -> pa.Table:
+def _assigned(
+    entries: Sequence[TaskPlan], examples: pa.Table, plan: Plan, seed: int, pinned: PinnedPlan
+) -> pa.Table:
     """Return the examples, sorted by task, with their split and reason."""
     names = examples["task"].to_numpy()
     columns = [examples[name].to_numpy() for name in ("upstream_split", "group", "labelled")]
     parts, problems = [], list[str]()
     for entry in entries:
         low, high = (int(np.searchsorted(names, entry.task, side=side)) for side in ("left", "right"))
+        rows = Rows(*(column[low:high] for column in columns))
         try:
-            parts.append(assign(entry, Rows(*(column[low:high] for column in columns)), plan, seed))
+            parts.append(pinned.places.get(entry.task) or assign(entry, rows, plan, seed))
         except RecipeError as error:
             problems += error.problems
     if problems:

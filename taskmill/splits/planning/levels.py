@@ -18,6 +18,8 @@ Parts of the plan speak in this order; what an earlier one has said of a task st
 7. `validation`: marks evaluated tasks that give examples to choose models by.
 
 A partial task needs a trained task in its category. That is looked at before the draws of step 6, which are for studies of scale.
+
+Tasks of a benchmark that the recipe extends keep their entries; see `pinned`.
 """
 
 from __future__ import annotations
@@ -31,22 +33,11 @@ from taskmill.errors import RecipeError, did_you_mean
 from taskmill.recipe import Plan
 from taskmill.selectors import Facts, read_facts, select, unmatched
 from taskmill.splits.planning.draws import draw_names, draw_tasks, largest_categories
+from taskmill.splits.planning.pinned import trained_before, variants_out, without_draws
+from taskmill.splits.planning.roles import EVALUATION_ROLES, TRAINING_ROLES, TaskPlan
 
-TRAINING_ROLES, EVALUATION_ROLES = ("train", "both"), ("eval", "both")
 _UNSEEN = ("held_out", "partial")
 _AUXILIARY = frozenset({"reasoning", "pretraining", "dialogue", "chat"})
-
-
-@dataclass(frozen=True)
-class TaskPlan:
-    """What a task is used for."""
-
-    task: str
-    level: str | None
-    role: str
-    why: str
-    is_validation: bool = False
-    """Whether some of its examples are set aside to choose models by."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,11 @@ class _Tasks:
 
 
 def plan_tasks(
-    table: pa.Table, plan: Plan, seed: int = 0, optional: Collection[str] = frozenset()
+    table: pa.Table,
+    plan: Plan,
+    seed: int = 0,
+    optional: Collection[str] = frozenset(),
+    pinned: Mapping[str, TaskPlan] | None = None,
 ) -> list[TaskPlan]:
     """Give every task its level and role.
 
@@ -80,6 +75,7 @@ def plan_tasks(
         plan: the recipe's section, its layout joined.
         seed: of the run; only draws look at it.
         optional: selectors and categories that may fit no task, such as those of a layout.
+        pinned: task -> the entry that holds whatever the plan says.
 
     Returns:
         One entry a task, sorted by task id.
@@ -88,22 +84,25 @@ def plan_tasks(
         RecipeError: selectors or categories that fit nothing, tasks named at two levels, draws of more than there is, a
             partial task whose category trains nothing.
     """
+    pinned = pinned or {}
     facts = read_facts(table)
     category, problems = _categories(facts, plan)
-    tasks = _Tasks(facts, category)
+    tasks, plan = _Tasks(facts, category), without_draws(plan, category, pinned)
     problems += _unknown(tasks, plan, optional)
     drawn, more = _drawn_categories(tasks, plan, seed)
-    entries, conflicts = _claimed(tasks, plan, drawn)
-    _raise([*problems, *more, *_shortened(conflicts)])
+    entries, conflicts = _claimed(tasks, plan, drawn, pinned)
+    _raise([*problems, *more, *trained_before(entries, category, pinned), *_shortened(conflicts)])
     entries, problems = _divided(tasks, entries, plan, seed)
     _raise(problems)
+    entries = variants_out(entries, tasks.family, plan, pinned)
     candidates, out = _candidates(tasks, entries, plan)
     entries |= out
-    _raise(_shortened(_untrained(tasks, entries, candidates)))
+    _raise(_shortened(_untrained(tasks, entries, candidates, pinned)))
     chosen, problems = _trained(tasks, entries, candidates, plan, seed, optional)
     _raise(problems)
     entries, problems = _marked(tasks, entries | chosen, plan, optional)
     _raise(problems)
+    entries |= pinned
     return [entries[task] for task in facts]
 
 
@@ -189,14 +188,18 @@ def _drawn_categories(tasks: _Tasks, plan: Plan, seed: int) -> tuple[list[str], 
 # ------------------------------------------------------------------------------------------- levels
 
 
-def _claimed(tasks: _Tasks, plan: Plan, drawn: Sequence[str]) -> tuple[dict[str, TaskPlan], list[str]]:
-    """Return the entries of tasks that steps 1 to 3 name, and a line for each task named at two levels."""
+def _claimed(
+    tasks: _Tasks, plan: Plan, drawn: Sequence[str], pinned: Mapping[str, TaskPlan]
+) -> tuple[dict[str, TaskPlan], list[str]]:
+    """Return the pinned entries and those that steps 1 to 3 name, and a line for each task named at two levels."""
     held_out = {*plan.held_out.categories, *drawn}
     excluded = select(tasks.facts, plan.exclude)
     chosen = select(tasks.only(tasks.of(held_out)), plan.held_out.tasks)
     partial, supervised = select(tasks.facts, plan.partial), select(tasks.facts, plan.supervised)
-    entries, conflicts = dict[str, TaskPlan](), []
+    entries, conflicts = dict(pinned), []
     for task, category in tasks.category.items():
+        if task in pinned:
+            continue
         found = []
         if category in held_out:
             found.append(_held_out_entry(task, category, chosen.get(task), category in drawn))
@@ -280,15 +283,20 @@ def _candidates(
     return may, out
 
 
-def _untrained(tasks: _Tasks, entries: Mapping[str, TaskPlan], candidates: Mapping[str, str]) -> list[str]:
-    """Return a line for each partial task whose category trains no task."""
+def _untrained(
+    tasks: _Tasks,
+    entries: Mapping[str, TaskPlan],
+    candidates: Mapping[str, str],
+    pinned: Mapping[str, TaskPlan],
+) -> list[str]:
+    """Return a line for each partial task that is not pinned and whose category trains no task."""
     trained = {tasks.category[task] for task in candidates}
-    trained |= {tasks.category[task] for task, entry in entries.items() if entry.role == "both"}
+    trained |= {tasks.category[task] for task, entry in entries.items() if entry.role in TRAINING_ROLES}
     return [
         f"plan.partial: {entry.task!r} is the level of seen categories, but no task of its category "
         f"{tasks.category[entry.task]!r} is trained; hold the category out, or leave one of its tasks to training"
         for _, entry in sorted(entries.items())
-        if entry.level == "partial" and tasks.category[entry.task] not in trained
+        if entry.level == "partial" and tasks.category[entry.task] not in trained and entry.task not in pinned
     ]
 
 

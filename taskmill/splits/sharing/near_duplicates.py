@@ -19,7 +19,7 @@ import logging
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -73,8 +73,17 @@ class Method:
         return cls(settings.n, normaliser, near.num_perm, near.seed, banding(near.threshold, near.num_perm))
 
 
+Losers: TypeAlias = Callable[[Catalogue, I64, I64], tuple[I64, I64]]
+"""Who does not survive: see `find_losers`."""
+
+
 def find_near_duplicates(
-    catalogue: Catalogue, batches: Iterable[Examples], taking_part: Bools, settings: Overlap, workers: int = 1
+    catalogue: Catalogue,
+    batches: Iterable[Examples],
+    taking_part: Bools,
+    settings: Overlap,
+    workers: int = 1,
+    losers: Losers | None = None,
 ) -> pa.Table:
     """Return the table overlaps/near_duplicates by the method of a recipe; see `compare`.
 
@@ -84,11 +93,16 @@ def find_near_duplicates(
     """
     method = Method.of(settings)
     _log_banding(method)
-    return compare(catalogue, batches, taking_part, method, workers)
+    return compare(catalogue, batches, taking_part, method, workers, losers)
 
 
 def compare(
-    catalogue: Catalogue, batches: Iterable[Examples], taking_part: Bools, method: Method, workers: int = 1
+    catalogue: Catalogue,
+    batches: Iterable[Examples],
+    taking_part: Bools,
+    method: Method,
+    workers: int = 1,
+    losers: Losers | None = None,
 ) -> pa.Table:
     """Return the table overlaps/near_duplicates: every example that does not survive its cluster.
 
@@ -98,6 +112,7 @@ def compare(
         taking_part: bool[num_examples]; the others are left out.
         method: how similarity is found.
         workers: threads; never changes the result.
+        losers: who does not survive; by default `find_losers`.
 
     Raises:
         StorageError: the scratch file cannot be written.
@@ -115,7 +130,8 @@ def compare(
     sketches = collect(pieces(), method, workers)
     numbers, copies = np.concatenate([np.empty(0, np.int64), *number]), _copies(normalised)
     clusters = find_clusters(sketches, copies, method.banding)
-    return _table(catalogue, sketches, numbers, copies, clusters)
+    place, survivor = (losers or find_losers)(catalogue, numbers, clusters)
+    return _table(catalogue, sketches, numbers, copies, place, survivor)
 
 
 def _log_banding(method: Method) -> None:
@@ -328,10 +344,11 @@ def _groups(filled: I64, keys: U64, ties: U64) -> tuple[I64, I64]:
 # --------------------------------------------------------------------------------------------- table
 
 
-def _table(catalogue: Catalogue, sketches: Collected, numbers: I64, copies: I64, clusters: I64) -> pa.Table:
-    """Return the rows of those that do not survive; arguments as of `find_clusters`, `numbers` in the catalogue."""
-    place, survivor = _losers(catalogue, numbers, clusters)
-    survivors_side = catalogue.side[numbers[survivor]]
+def _table(
+    catalogue: Catalogue, sketches: Collected, numbers: I64, copies: I64, place: I64, survivor: I64
+) -> pa.Table:
+    """Return the rows of those that do not survive; `numbers` in the catalogue, the others as of `find_losers`."""
+    across = (catalogue.side[numbers[[place, survivor]]] == EVALUATION_TEXT).any(axis=0)
     jaccard, containment = _similarity(sketches, copies, place, survivor)
     names = pa.array(catalogue.tasks, pa.string())
     columns = {
@@ -339,7 +356,7 @@ def _table(catalogue: Catalogue, sketches: Collected, numbers: I64, copies: I64,
         "task": names.take(pa.array(catalogue.task_of(numbers[place]))),
         "survivor": catalogue.ids.take(pa.array(numbers[survivor])),
         "survivor_task": names.take(pa.array(catalogue.task_of(numbers[survivor]))),
-        "relation": np.where(survivors_side == EVALUATION_TEXT, "across", "train").tolist(),
+        "relation": np.where(across, "across", "train").tolist(),
         "cluster": sketches.digest[survivor],
         "jaccard": jaccard,
         "containment": containment,
@@ -349,13 +366,19 @@ def _table(catalogue: Catalogue, sketches: Collected, numbers: I64, copies: I64,
         "overlap: %d near-duplicates of %d survivors, %d of them across the sides",
         len(place),
         len(np.unique(survivor)),
-        int(np.count_nonzero(survivors_side == EVALUATION_TEXT)),
+        int(np.count_nonzero(across)),
     )
     return table.sort_by([("survivor", "ascending"), ("example", "ascending")])
 
 
-def _losers(catalogue: Catalogue, numbers: I64, clusters: I64) -> tuple[I64, I64]:
-    """Return the place of each example that does not survive, and that of its survivor."""
+def find_losers(catalogue: Catalogue, numbers: I64, clusters: I64) -> tuple[I64, I64]:
+    """Return the place of each example that does not survive, and that of its survivor.
+
+    Args:
+        catalogue: the sides of examples.
+        numbers: int64[num]: the example at each place, by number in the catalogue.
+        clusters: int64[num]: see `find_clusters`.
+    """
     rows = np.flatnonzero((np.bincount(clusters, minlength=len(clusters)) > 1)[clusters])
     side = catalogue.side[numbers[rows]]
     rank = np.select([side == EVALUATION_TEXT, side == TRAIN_TEXT], [0, 1], 2)

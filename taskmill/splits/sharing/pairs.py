@@ -13,7 +13,7 @@ relations (example, gram), one train task at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -230,6 +230,7 @@ def compare(
     frequent_groups: int,
     num_evidence: int,
     num_rendered_templates: I64,
+    settle_frequent: Callable[[Catalogue, Shared, Bools], Bools] | None = None,
 ) -> Tables:
     """Return the tables pairs, hits, touched, evidence and frequent.
 
@@ -241,10 +242,13 @@ def compare(
         frequent_groups: a gram in more groups than this is frequent.
         num_evidence: windows kept per pair, those of the examples with most shared grams.
         num_rendered_templates: int64[num_tasks], as in the task table.
+        settle_frequent: what is frequent after all, from what counting says: bool[num_grams].
     """
     groups = num_groups(catalogue, shared)
     frequent = (groups > frequent_groups) | is_boilerplate(catalogue, shared, num_rendered_templates)
     frequent &= ~shared.is_whole
+    if settle_frequent is not None:
+        frequent = settle_frequent(catalogue, shared, frequent)
     context = _Context(
         catalogue,
         evaluation,

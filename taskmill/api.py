@@ -153,6 +153,122 @@ def compare(*models: str | Path) -> dict[str, Any]:
     return compared([str(model) for model in models])
 
 
+def verify(target: str | Path) -> dict[str, Any]:
+    """Check every file against its manifest: the object of `taskmill verify --json`, with a line per problem.
+
+    Args:
+        target: a run, the folder or manifest of a published benchmark, or owner/name[@REVISION] on the Hub.
+
+    Raises:
+        UsageError: the target is neither a run nor a published benchmark.
+        DataError, StorageError: the Hub has no such repository, or cannot be reached.
+    """
+    from taskmill.commands.publishing.verify import verified
+
+    return verified(str(target))
+
+
+def diff(before: str | Path, after: str | Path) -> dict[str, Any]:
+    """Return what changed between two versions of a benchmark: the object of `taskmill diff --json`.
+
+    >>> api.diff("ann/harbour-bench@v1", "runs/harbour")["contained"]                # doctest: +SKIP
+
+    Args:
+        before, after: each a run, the folder or manifest of a published benchmark, or owner/name[@REVISION] on the Hub.
+
+    Raises:
+        UsageError: one is neither a finished run nor a published benchmark.
+        DamagedError: a file of one is damaged.
+        DataError, StorageError: the Hub has no such repository, or cannot be reached.
+    """
+    from taskmill.commands.publishing.diff import compared, comparison_json
+
+    return comparison_json(compared(str(before), str(after)))
+
+
+def rebuild(
+    target: str | Path,
+    directory: str | Path,
+    data_root: str | Path | None = None,
+    workers: int | None = None,
+    hydrate: str | Path | None = None,
+) -> dict[str, Any]:
+    """Make a published benchmark again from its sources: the object of `taskmill rebuild --json`, with `same`.
+
+    >>> api.rebuild("ann/harbour-bench@v1", "runs/harbour", data_root="data")["same"]        # doctest: +SKIP
+
+    Args:
+        target: the folder or manifest of a published benchmark, or owner/name[@REVISION] on the Hub.
+        directory: of the run: new, empty, or an earlier rebuild of the same benchmark.
+        data_root: folder with the upstream files that are not on the Hub.
+        workers: processes; by default all cores.
+        hydrate: folder for the published rows with their texts; not for publishing.
+
+    Raises:
+        TaskmillError: as the command line would report it.
+    """
+    from taskmill.commands.publishing.rebuild import rebuilt
+
+    root, folder = (None if path is None else Path(path) for path in (data_root, hydrate))
+    return rebuilt(str(target), Path(directory), root, workers, folder).body
+
+
+def export_benchmark(
+    run: str | Path, folder: str | Path, *, with_data: bool = False, with_mixture: bool = False
+) -> dict[str, Any]:
+    """Write a run's benchmark into a folder as `publish` sends it: the object of `taskmill export benchmark --json`.
+
+    Args:
+        run: finished up to split, to render with data, to mix with the mixture.
+        folder: new, empty or an earlier export.
+        with_data: write the prompts too, of tasks whose licence allows it.
+        with_mixture: write the mixture and its shares too.
+
+    Raises:
+        UsageError: the run cannot be published, or the folder holds other files.
+        StaleError, DamagedError: the run's files do not belong together, or one is damaged.
+        BusyError, StorageError: another process writes the run, or the disk refuses.
+    """
+    from taskmill.commands.publishing.package import exported, exported_json
+
+    made = exported(Path(run), Path(folder), with_data, with_mixture)
+    return exported_json(made, Path(run), Path(folder))
+
+
+def publish(
+    run: str | Path,
+    repository: str,
+    *,
+    private: bool = False,
+    with_data: bool = False,
+    with_mixture: bool = False,
+    tag: str | None = None,
+    dry_run: bool = False,
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Publish a run's benchmark as a data set on the Hub: the object of `taskmill publish --json`.
+
+    >>> api.publish("runs/harbour", "ann/harbour-bench", tag="v1")["commit"]         # doctest: +SKIP
+
+    Args:
+        run: finished up to split, to render with data, to mix with the mixture.
+        repository: owner/name on the Hub.
+        private: make a new repository that only you can see.
+        with_data: publish the prompts too, of tasks whose licence allows it.
+        with_mixture: publish the mixture and its shares too.
+        tag: name for this version; a tag never moves.
+        dry_run: make the files, return what would be sent, and ask the Hub nothing.
+        replace: take the place of another benchmark that the repository holds.
+        replace: take the place of another benchmark that the repository holds.
+
+    Raises:
+        TaskmillError: as the command line would report it.
+    """
+    from taskmill.commands.publishing.publish import sent_or_planned
+
+    return sent_or_planned(Path(run), repository, private, with_data, with_mixture, tag, dry_run, replace)[0]
+
+
 def run(
     recipe: str | Path,
     *,

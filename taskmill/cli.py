@@ -79,12 +79,13 @@ def _walker(options: dict[str, Any]) -> Walk:
     In a launch of several processes only rank 0 gets that far: the others take part where it calls them, then end.
     """
     from taskmill import recipe_files
+    from taskmill.commands.progress import show_progress
     from taskmill.engine import default_workers, leave_pandas_out
     from taskmill.stages import Walk, follow, run_directory
 
     leave_pandas_out()
     joined = _launched()
-    _progress(logging.WARNING if options["quiet"] else logging.INFO)
+    show_progress(logging.WARNING if options["quiet"] else logging.INFO)
     if not joined.is_main:
         logging.getLogger("taskmill").setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")
@@ -111,6 +112,7 @@ def _walk(
 
     `more` gives keys of the JSON object, of the run that is finished then.
     """
+    from taskmill.commands.progress import outcome_line
     from taskmill.stages import walk
 
     walker = _walker(options)
@@ -119,40 +121,13 @@ def _walk(
     for outcome in walk(walker, names, options["dry_run"]):
         outcomes.append(outcome)
         if not options["as_json"]:
-            click.echo(_describe(outcome))
+            click.echo(outcome_line(outcome))
     if options["as_json"]:
         body = {"run": str(walker.run), "stages": [o.to_json() for o in outcomes]}
         click.echo(json.dumps({**body, **(more(walker.run) if more else {})}, sort_keys=True))
     elif all(o.status == "up to date" for o in outcomes):
         click.echo(f"{walker.run}: everything is up to date")
     return walker.run
-
-
-def _describe(outcome: Any) -> str:
-    """Return one line: stage, status, counts with their names, drops by reason."""
-    from taskmill.commands.figures import counted, words
-
-    body = outcome.to_json()
-    counts = ", ".join(counted(v, k) for k, v in sorted(body["counts"].items()) if v)
-    dropped = ", ".join(f"{v:,} {words(k)}" for k, v in sorted(body["dropped"].items()) if v)
-    line = f"{outcome.stage:<9} {outcome.status:<10}"
-    if outcome.detail:
-        return f"{line} {outcome.detail}"
-    if counts:
-        line += f" {counts}"
-    if dropped:
-        line += f" | dropped: {dropped}"
-    return line.rstrip()
-
-
-def _progress(level: int) -> None:
-    logger = logging.getLogger("taskmill")
-    logger.handlers.clear()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(level)
 
 
 def _track_option(function: Command) -> Command:

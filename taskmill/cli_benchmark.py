@@ -24,7 +24,7 @@ def review_command(run: Path, by: str | None, port: int, no_browser: bool) -> No
     """Serve a page on this machine on which people decide the overlapping pairs that RUN's rules left.
 
     Every step is written to RUN/decisions.csv at once. The address holds a token that only this terminal shows; nobody else on
-    the network can reach the page. Ctrl-C ends it.
+    the network can reach the page. Ctrl-C ends it, or "End review" on the page.
 
     \b
     Example:
@@ -64,13 +64,20 @@ def verify_command(target: str, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Folder with the upstream files that are not on the Hub.",
 )
+@click.option(
+    "--hydrate",
+    "hydrate_to",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write the published rows with their texts into DIR too, for load_dataset; not for publishing.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes to use [all cores].")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def rebuild_command(target: str, **options: Any) -> None:
     """Make a published benchmark again from its pinned sources, and say whether every row is the same.
 
     The sources are checked before anything is made of them. Exit code 1 with the first record that differs, and why, when the
-    rows are others.
+    rows are others. Given again it goes on where it was, also with --hydrate.
 
     \b
     Example:
@@ -139,7 +146,8 @@ def extend_command(target: str, **options: Any) -> None:
     """
     from taskmill.commands.publishing.extend import extend
 
-    extend(target, **options)
+    if not extend(target, **options):
+        raise SystemExit(1)
 
 
 @benchmark.command("publish")
@@ -149,6 +157,11 @@ def extend_command(target: str, **options: Any) -> None:
 @click.option("--with-data", is_flag=True, help="Publish the prompts too, of tasks whose licence allows it.")
 @click.option("--with-mixture", is_flag=True, help="Publish the mixture and its shares too.")
 @click.option("--tag", help="Name for this version, such as v1; a tag never moves.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Take the place of another benchmark or data set that the repository holds.",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Make the files and show what would be sent, ask the Hub nothing."
 )

@@ -318,6 +318,22 @@ def walk(walker: Walk, names: tuple[str, ...], dry_run: bool = False) -> Iterato
         walker.record_recipe()
 
 
+def remake(walker: Walk, names: tuple[str, ...]) -> Iterator[Outcome]:
+    """Bring stages up to date in order, under the run's lock; what was made otherwise is made anew, as with --force.
+
+    Raises:
+        UsageError, BusyError, TaskmillError: see `walk`.
+    """
+    from taskmill.runs import RunLock, check_place
+
+    check_place(walker.run, walker.resolved.text)
+    with RunLock(walker.run):
+        for name in names:
+            walker.force = walker.look(name).status in ("stale", "damaged")
+            yield walker.build(name)
+        walker.record_recipe()
+
+
 def follow(walker: Walk) -> None:
     """Take part, in a launch of several processes, in the stages that rank 0 builds with all of them, until it is done.
 

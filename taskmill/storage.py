@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,14 @@ def _is_device(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
+_STRAY = re.compile(r"\..+\.\d+\.tmp", re.ASCII)
+
+
+def is_stray(path: Path) -> bool:
+    """Return whether a file is called as those that an interrupted `AtomicFile` leaves."""
+    return _STRAY.fullmatch(path.name) is not None
+
+
 class AtomicFile:
     """A file that appears under its name whole or not at all: a binary sink for `with`.
 
@@ -82,7 +91,7 @@ class AtomicFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Prepare to write `path`; its folder is made when it is missing."""
+        """Prepare to write `path`; its folder is made when it is missing. See `is_stray` for the temporary name."""
         self.path, self.num_bytes, self.closed = path, 0, False
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._hash = hashlib.sha256()

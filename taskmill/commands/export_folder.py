@@ -6,7 +6,6 @@ not finished.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,11 @@ from taskmill import __version__
 from taskmill.commands.finished import FinishedRun
 from taskmill.errors import UsageError
 from taskmill.records import DIRECTORIES
-from taskmill.storage import FileEntry, digest, remove, write_bytes, write_json
+from taskmill.storage import FileEntry, digest, is_stray, remove, write_bytes, write_json
 
 EXPORT = "export.json"
 MARK = ".taskmill-export"
 """A file that tells an export's folder, finished or not, from others; it names the kind of export, nothing for chat."""
-
-_STRAY = re.compile(r"\.\.?[\w.-]+\.\d+\.tmp", re.ASCII)
 
 
 def claim(folder: Path, run: Path, kind: bytes, written: Callable[[Path], Iterable[str]]) -> set[str]:
@@ -36,13 +33,27 @@ def claim(folder: Path, run: Path, kind: bytes, written: Callable[[Path], Iterab
     Raises:
         UsageError: the folder holds files that are none of such an export, or lies in a stage's.
     """
+    check_folder(folder, run, kind)
+    for path in _strays(folder):  # of an export that was killed
+        remove(path)
+    names = {name for name in written(folder) if (folder / name).is_file()}
+    remove(folder / EXPORT) if (folder / EXPORT).exists() else write_bytes(folder / MARK, kind)
+    return names
+
+
+def check_folder(folder: Path, run: Path, kind: bytes) -> None:
+    """Check that an export may be written to a folder, and change nothing; see `claim`.
+
+    Raises:
+        UsageError: the folder holds files that are none of such an export, or lies in a stage's.
+    """
     for name in DIRECTORIES.values():
         if folder.resolve().is_relative_to((run / name).resolve()):
             raise UsageError(f"{folder} lies in {run / name}, which its stage sweeps; choose another folder")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; expected a folder to write to")
-    strays = [path for path in folder.glob(".*.tmp") if _STRAY.fullmatch(path.name)]
-    present = sorted({p.name for p in folder.iterdir()} - {p.name for p in strays}) if folder.is_dir() else []
+    strays = {path.name for path in _strays(folder)}
+    present = sorted({p.name for p in folder.iterdir()} - strays) if folder.is_dir() else []
     if present and MARK not in present:
         raise UsageError(
             f"{folder} holds {present[0]!r} and is no export of taskmill; expected a new or empty folder, or an earlier "
@@ -50,11 +61,10 @@ def claim(folder: Path, run: Path, kind: bytes, written: Callable[[Path], Iterab
         )
     if present and (folder / MARK).read_bytes() != kind:
         raise UsageError(f"{folder} holds another kind of export; expected a new or empty folder")
-    for path in strays:  # of an export that was killed
-        remove(path)
-    names = {name for name in written(folder) if (folder / name).is_file()}
-    remove(folder / EXPORT) if EXPORT in present else write_bytes(folder / MARK, kind)
-    return names
+
+
+def _strays(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(".*.tmp") if is_stray(path)]
 
 
 def finish(

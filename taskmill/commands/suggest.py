@@ -1,7 +1,7 @@
 """`taskmill split RECIPE --suggest`: what to decide about the pairs that rules and people leave open, and what it costs.
 
 Reads the finished stages curate and overlap of a run and its decisions; compares all tasks of the catalogue with each
-other; writes `suggested.csv` beside the decisions, and no stage.
+other; writes `suggested.csv` beside the decisions, and no stage. Tasks of a benchmark that the recipe extends are kept.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from taskmill.splits.deciding.decision_files import write_decisions
 from taskmill.splits.deciding.decisions import RULE, Decision, Pair, Verdict
 from taskmill.splits.deciding.membership import links, rules_on_rare, train_sizes
 from taskmill.splits.overlap import make_catalogue
+from taskmill.splits.publishing.pins import read_pins
 from taskmill.splits.suggesting import graph as graphs
 from taskmill.splits.suggesting import outlook
 from taskmill.splits.suggesting.prices import WEIGHT, Price, Stock
@@ -88,8 +89,9 @@ def suggest(
     found = _find(walk, inputs, keep, weight)
     body = _body(walk, found, weight) | {"file": None if dry_run else str(walk.run / FILE)}
     if not dry_run:
+        turn = read_pins(walk.settings("split")).decided.turn
         with RunLock(walk.run):
-            write_decisions(walk.run / FILE, [d for p in found.proposals for d in p.decisions])
+            write_decisions(walk.run / FILE, [turn(d) for p in found.proposals for d in p.decisions])
     if as_json:
         click.echo(json.dumps(body, sort_keys=True))
     else:
@@ -104,7 +106,7 @@ def _find(walk: Walk, inputs: Inputs, keep: Sequence[str], weight: int) -> _Foun
     tasks = inputs.table("curate", "tasks", [*_COLUMNS]).sort_by("task")
     plan, assignment = inputs.table("overlap", "plan"), inputs.table("overlap", "assignment")
     names = plan["task"].to_pylist()
-    protected = _protected(tasks, keep)
+    protected = _protected(tasks, keep) | read_pins(settings).decided.tasks
     pairs = splitting.pairs_of(inputs)
     verdict = splitting.judge(settings, pairs, splitting.people_of(settings, inputs, walk.run))
     rare = rules_on_rare(settings.split.rules)

@@ -17,7 +17,7 @@ from taskmill.errors import RecipeError
 from taskmill.recipe import Plan
 from taskmill.seeding import smallest
 from taskmill.splits.planning.assignment import Rows, assign
-from taskmill.splits.planning.levels import TaskPlan
+from taskmill.splits.planning.roles import TaskPlan
 from taskmill.storage import read_table
 from taskmill.text import words
 

@@ -20,7 +20,7 @@ from taskmill.report_drops import MEANINGS, drops
 from taskmill.report_overlap import MEANINGS as VERDICT_MEANINGS
 from taskmill.report_overlap import audit as audit_section
 from taskmill.report_overlap import matrix, overlap
-from taskmill.splits.planning.levels import EVALUATION_ROLES
+from taskmill.splits.planning.roles import EVALUATION_ROLES
 
 
 def change_recipe(run: Path, section: str, **values: Any) -> None:

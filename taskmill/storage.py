@@ -323,10 +323,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if columns is None:
-                return file.read()
-            _require_columns(path, file.schema_arrow.names, columns)
-            return file.read(columns=list(columns)).select(list(columns))
+            names = file.schema_arrow.names if columns is None else list(columns)
+            _require_columns(path, file.schema_arrow.names, names)
+            if not file.num_row_groups:  # pyarrow 18 cannot read that there is nothing
+                return file.schema_arrow.empty_table().select(names)
+            return file.read(columns=None if columns is None else names).select(names)
     except _UNREADABLE as error:
         raise _damaged(path, error) from error
 
@@ -348,6 +349,8 @@ def read_rows(path: Path, places: Sequence[int]) -> pa.Table:
                     kept += [read + place - first for place in here]
                     read += size
                 first += size
+            if not groups:
+                return file.schema_arrow.empty_table()
             return file.read_row_groups(groups).take(pa.array(kept, pa.int64()))
     except _UNREADABLE as error:
         raise _damaged(path, error) from error
@@ -363,12 +366,11 @@ def iter_batches(
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if columns is None:
-                yield from file.iter_batches(batch_size=batch_size)
-                return
-            names = list(columns)
+            names = file.schema_arrow.names if columns is None else list(columns)
             _require_columns(path, file.schema_arrow.names, names)
-            for batch in file.iter_batches(batch_size=batch_size, columns=names):
+            if not file.num_row_groups:
+                return
+            for batch in file.iter_batches(batch_size, columns=None if columns is None else names):
                 yield batch.select(names)
     except _UNREADABLE as error:
         raise _damaged(path, error) from error

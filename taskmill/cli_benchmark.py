@@ -81,7 +81,7 @@ def rebuild_command(target: str, **options: Any) -> None:
 
     \b
     Example:
-      taskmill rebuild ann/harbour-bench --run runs/harbour
+      taskmill rebuild harbour-bench --run runs/again
     """
     from taskmill.commands.publishing.rebuild import rebuild
 
@@ -103,7 +103,7 @@ def diff_command(before: str, after: str, num_shown: int, strict: bool, as_json:
 
     \b
     Example:
-      taskmill diff ann/harbour-bench@v1 runs/harbour
+      taskmill diff harbour-bench runs/again
     """
     from taskmill.commands.publishing.diff import diff
 
@@ -142,7 +142,7 @@ def extend_command(target: str, **options: Any) -> None:
 
     \b
     Example:
-      taskmill extend runs/demo --add more.yaml --run runs/demo-2
+      taskmill extend harbour-bench --add more.yaml --run runs/v2
     """
     from taskmill.commands.publishing.extend import extend
 

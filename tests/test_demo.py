@@ -189,7 +189,35 @@ def _examples() -> list[str]:
     return sorted(set(found))
 
 
-@pytest.mark.parametrize("example", _examples())
+MORE = """\
+sources:
+  - reader: table
+    path: more.jsonl
+    benchmark: mine
+    options: {task: names, category: Title Generation, license: CC0-1.0, cast: {fields: {text: text}, references: name}}
+"""
+
+
+def published_commands() -> list[str]:
+    """The commands of the README's part about publishing, but for the page that runs until somebody ends it."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Publish it, rebuild it")[1].split("\n## ")[0]
+    return re.findall(r"^taskmill ((?!review).*?)(?: +#.*)?$", section, re.MULTILINE)
+
+
+def test_readme_commands_about_publishing_run(demo_run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(demo_run, tmp_path / "runs/demo")
+    monkeypatch.chdir(tmp_path)
+    Path("more.yaml").write_text(MORE, encoding="utf-8")
+    Path("more.jsonl").write_text('{"text": "A lamp that hangs above the gate", "name": "Gate lamp"}\n')
+    commands = published_commands()
+    assert len(commands) == 7
+    for command in commands:
+        code, out, err = call(capsys, *shlex.split(command))
+        assert code == 0 and out, (command, err)
+
+
+@pytest.mark.parametrize("example", sorted({*_examples()} - {*published_commands(), "review runs/demo"}))
 def test_examples_of_the_help_texts_run(example, demo_run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(demo_run.parent.parent)
     if example.startswith("decisions"):  # which may write into the run

@@ -18,13 +18,14 @@ def test_the_page_is_what_works(
     page = (repository / "docs/reviewing.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     before, command, after = re.split(r"<!-- review -->\n```sh\ntaskmill (.*)\n```", page)
-    assert work_through(before, tmp_path, capsys) == (0, 1, 0)
+    assert work_through(before, tmp_path, capsys) == (0, 2, 1)
     _, run, *options = command.split(" ")
     with serve(Path(run), *options) as server:
         client = Client(server)
         client.enter()
-        fields = {"all": "1", "waiting_only": "1", "view": "state=all", "action": "drop_train_examples"}
-        assert "6 pairs" in client.post("/preview", **fields).text
+        fields = {"all": "1", "waiting_only": "1", "view": "state=all", "action": "as_suggested"}
+        assert "<small>suggested: drop the train task - looks like one data" in client.get("/").text
+        assert "As suggested: 6 pairs" in client.post("/preview", **fields).text
         assert client.post("/apply", **fields).code == 200
         assert "The split is written" in client.post("/write").text
         assert client.post("/end").code == 200

@@ -15,7 +15,12 @@ import pytest
 from browser import Browser, find_browser
 from review_run import make_review_run, make_stopped_run
 from review_server import Server, serve
+from reviewing import rows
 from running import taskmill
+
+from taskmill.commands.review.deciding.state import Review
+from taskmill.splits.deciding.decision_files import write_decisions
+from taskmill.splits.deciding.decisions import Decision
 
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 WAIT = """new Promise((done, fail) => {{ const end = Date.now() + 20000; const look = () => {{
@@ -286,6 +291,9 @@ def test_keys_that_are_faster_than_answers_are_about_a_pair_each(browser: Browse
 
 
 def test_a_group_is_decided_after_a_preview_and_undone(browser: Browser, run: Path) -> None:
+    pairs = [row.pair for row in rows(Review(run, "ann"))]
+    proposed = [Decision(*pair.tasks, "keep", pair.evidence, why="all of it is alike") for pair in pairs]
+    write_decisions(run / "suggested.csv", proposed)
     with serve(run) as server:
         reader = Reader(browser, server)
         reader.open()
@@ -293,6 +301,7 @@ def test_a_group_is_decided_after_a_preview_and_undone(browser: Browser, run: Pa
         wanted = int(reader.see("document.querySelector('.group summary .state').textContent.split(' ')[0]"))
         reader.click(".group [data-together]")
         assert reader.see("document.querySelector('.group > input').checked")
+        assert reader.see("document.querySelector('#bulk [name=action]').value") == "as_suggested"
         reader.see("document.querySelector('#bulk [name=action]').value = 'drop_eval_examples'")
         reader.see("document.querySelector('#bulk [name=why]').value = 'all alike'")
         reader.click("#bulk-preview")

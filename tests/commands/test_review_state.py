@@ -18,9 +18,10 @@ from taskmill.commands.decisions import open_desk
 from taskmill.commands.evidence import FREQUENT, SHARED, UNMARKED, tones
 from taskmill.commands.review.deciding.board import Board
 from taskmill.commands.review.deciding.evidence_texts import Examples
-from taskmill.commands.review.deciding.state import CLEAR, SORTS, PairRow, Review, Selection, View
+from taskmill.commands.review.deciding.state import CLEAR, SORTS, SUGGESTED, PairRow, Review, Selection, View
 from taskmill.errors import StaleError, UsageError
 from taskmill.records import ACTIONS
+from taskmill.splits.deciding.decision_files import write_decisions
 from taskmill.splits.deciding.decisions import STATES, Decision
 from taskmill.storage import iter_batches
 
@@ -388,3 +389,79 @@ def test_the_verdict_after_any_steps_is_that_of_decide(tmp_path_factory, steps):
         assert [STATES[code] for code in board.codes] == board.state and board.num_waiting == len(
             verdict.undecided
         )
+
+
+# ------------------------------------------------------------------------------------ as it is suggested
+
+
+def suggest(run: Path, found: list[PairRow], action: str, /, **other: str) -> None:
+    """Write suggested.csv with an action for pairs; `other` replaces columns of the last row."""
+    made = [
+        Decision(*row.pair.tasks, action, row.pair.evidence, "", "suggestion", "", f"reason {n % 2}")
+        for n, row in enumerate(found)
+    ]
+    write_decisions(run / "suggested.csv", [*made[:-1], replace(made[-1], **other)])
+
+
+def test_suggestions_decide_each_pair_that_waits_by_its_own_and_nothing_else(review, run):
+    assert f"taskmill split {run} --suggest" in review.progress().hint
+    with pytest.raises(UsageError, match="--suggest"):
+        review.decide(SUGGESTED, Selection(view=View()))
+    mine = waiting(review, 1)[0]
+    review.decide("keep", Selection(pairs=(mine,)), "seen")
+    ruled, asked = rows(review, View(states=("rule",))), rows(review, OPEN)
+    suggest(run, [review.row(*mine), *ruled, *asked], "drop_eval_examples", evidence="0" * 32)
+    before = {row.pair.tasks: row for row in rows(review)}
+    old, new = before[asked[-1].pair.tasks], before[asked[0].pair.tasks]
+    assert old.suggestion == asked[-1].suggestion and review.progress().hint == ""
+    assert new.suggestion is not None and new.suggestion.proposed
+    assert (new.suggestion.action, new.suggestion.why[:7]) == ("drop_eval_examples", "reason ")
+    preview = review.preview(SUGGESTED, Selection(view=View()))
+    assert set(preview.pairs) == {row.pair.tasks for row in asked[:-1]}
+    assert preview.counts == {"drop_eval_examples": len(asked) - 1} and preview.num_overruled == 0
+    same = review.preview("drop_eval_examples", Selection(pairs=preview.pairs))
+    assert (preview.num_eval_examples, preview.num_train_examples) == (same.num_eval_examples, 0)
+    assert review.decide(SUGGESTED, Selection(view=View()), token=preview.token).num_pairs == len(asked) - 1
+    made = lines(run)
+    assert {made[key]["by"] for key in preview.pairs} == {"ann"} and made.keys() == {mine, *preview.pairs}
+    assert all(made[key]["why"] == before[key].suggestion.why for key in preview.pairs)
+    assert made[mine]["action"] == "keep" and rows(review, View(states=("rule",))) == [
+        replace(row, suggestion=before[row.pair.tasks].suggestion) for row in ruled
+    ]
+    check(review)
+    review.undo()
+    assert {row.pair.tasks: row for row in rows(review)} == before
+
+
+def test_examples_of_mixed_suggestions_are_counted_once(review, run):
+    asked = [row for row in rows(review, OPEN) if row.pair.num_train_touched]
+    train = asked[0].pair.train_task
+    same = [row for row in asked if row.pair.train_task == train]
+    rest = [row for row in asked if row.pair.train_task != train]
+    assert len(same) > 1 and rest
+    suggest(run, [*same[1:], *rest, same[0]], "drop_train_examples", action="drop_train_task")
+    found = review.preview(SUGGESTED, Selection(view=View()))
+    only = review.preview("drop_train_examples", Selection(pairs=tuple(row.pair.tasks for row in rest)))
+    assert found.num_train_examples == same[0].pair.num_train + only.num_train_examples
+    assert found.counts == {"drop_train_task": 1, "drop_train_examples": len(asked) - 1}
+    assert found.dropped_tasks == (train,)
+
+
+def test_suggestions_are_read_again_and_a_malformed_file_is_a_line(review, run):
+    asked, plain = rows(review, OPEN), review.groups(View())
+    suggest(run, asked, "drop_train_examples")
+    token = review.preview(SUGGESTED, Selection(view=View())).token
+    assert {g.suggestion.action for g in review.groups(View()) if g.suggestion} == {"drop_train_examples"}
+    suggest(run, asked, "keep", why="the last")
+    agreed = {row.pair.tasks: row.suggestion for row in rows(review, OPEN)}
+    for group in review.groups(View()):
+        kinds = {agreed[row.pair.tasks] for row in rows(review, OPEN, group.key)}
+        assert group.suggestion == (kinds.pop() if len(kinds) == 1 else None)
+    with pytest.raises(StaleError):
+        review.decide(SUGGESTED, Selection(view=View()), token=token)
+    (run / "suggested.csv").write_text("train_task,eval_task,action,evidence\na,b,kep,x\nc,d,kep,x\n")
+    hint = review.progress().hint
+    assert "suggested.csv:2: action: unknown 'kep'" in hint and "\n" not in hint and "3 more" in hint
+    assert (rows(review, OPEN), review.groups(View())) == (asked, plain)
+    (run / "suggested.csv").unlink()
+    assert "--suggest" in review.progress().hint and not (run / "decisions.csv").exists()

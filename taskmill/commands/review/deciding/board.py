@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from taskmill.commands.review.deciding.filters import WAITING, Key, PairRow, Suggestion
-from taskmill.records import LEVELS
+from taskmill.records import ACTIONS, LEVELS
 from taskmill.settings import Settings
 from taskmill.splits.deciding.decisions import PERSON, RULE, STATES, Decision, Pair, Verdict
 from taskmill.splits.publishing.pins import read_pins
@@ -104,6 +104,7 @@ class Board:
         self._gone_train, self._gone_eval = Counter[str](), Counter[str]()
         self.version = 0
         """Another one after every change."""
+        self.propose({})
         self._settle(range(len(self.pairs)))
 
     def put(self, changes: Changes) -> list[tuple[int, str, str]]:
@@ -114,6 +115,18 @@ class Board:
         self.people = with_changes(self.people, changes)
         self.version += 1
         return self._settle([self.number[key] for key in changes if key in self.number])
+
+    def propose(self, proposed: Mapping[int, Suggestion]) -> None:
+        """Take in what is proposed for pairs, by their numbers; it stands before what is obvious."""
+        self.proposed = dict(proposed)
+        self.suggestions = [*SUGGESTIONS.values(), *dict.fromkeys(proposed.values())]
+        """What is obvious for some pair, in the order of SUGGESTIONS, and each proposal."""
+        numbers = {suggestion: number for number, suggestion in enumerate(self.suggestions, 1)}
+        self.kind = self.columns.kind.copy()
+        """int64[num_pairs]: place in `suggestions` from 1; 0 for none."""
+        for place, suggestion in proposed.items():
+            self.kind[place] = numbers[suggestion]
+        self.version += 1
 
     @contextmanager
     def trial(self, changes: Changes) -> Iterator[list[tuple[int, str, str]]]:
@@ -233,7 +246,7 @@ class Board:
         pair, made = self.pairs[place], self.made[place]
         person = self._person(pair.tasks)
         train, evaluation = (self.tasks.get(task, {}) for task in pair.tasks)
-        kind = self.columns.suggested[place]
+        kind = int(self.kind[place])
         group = self.columns.group_keys[self.columns.group[place]]
         return PairRow(
             number=place,
@@ -246,9 +259,13 @@ class Board:
             eval_dataset=group[1],
             train_category=train.get("category", ""),
             eval_category=evaluation.get("category", ""),
-            suggestion=SUGGESTIONS[kind] if kind else None,
-            actions=self._pinned.open_actions(pair.tasks),
+            suggestion=self.suggestions[kind - 1] if kind else None,
+            actions=self.open_actions(place),
         )
+
+    def open_actions(self, place: int) -> tuple[str, ...]:
+        """Return which of records.ACTIONS are open for a pair."""
+        return ACTIONS if self._settings.extends is None else self._pinned.open_actions(self.keys[place])
 
     def note(self, key: Key, notes: Mapping[Key, str]) -> str:
         """Return the note of a pair: why a person decided it, else the one written down for it."""

@@ -45,10 +45,12 @@ class View:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """An action that is obvious for a pair or a group, and the evidence in words; nothing is ever decided by it."""
+    """An action that is obvious for a pair or a group, or was proposed, and the evidence in words."""
 
     action: str
     why: str
+    proposed: bool = False
+    """Whether `suggested.csv` says so. What is only obvious decides nothing."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from taskmill.commands.review.deciding.board import SUGGESTIONS, Board, Columns
+from taskmill.commands.review.deciding.board import Board
 from taskmill.commands.review.deciding.filters import WAITING, Group, Key, Suggestion, View
 from taskmill.records import LEVELS
 from taskmill.splits.deciding.decisions import RULE, STATES, Decision
@@ -110,7 +110,7 @@ class Grouping:
             if keys is not None and columns.group_keys[number] not in keys:
                 continue
             if number not in self._made:
-                self._made[number] = _group(columns, number, figures[number].tolist())
+                self._made[number] = _group(board, number, figures[number].tolist())
             found.append(self._made[number])
         return found
 
@@ -132,8 +132,8 @@ def _figures(board: Board, places: I64) -> Figures:
     np.maximum.at(rare, group[counted], columns.rare[places][counted])
     levels = np.zeros(size, np.int64)
     np.bitwise_or.at(levels, group, 1 << columns.level[places])
-    kind = columns.kind[places]
-    least, most = np.full(size, len(SUGGESTIONS) + 1), np.zeros(size, np.int64)
+    kind = board.kind[places]
+    least, most = np.full(size, len(board.suggestions) + 1), np.zeros(size, np.int64)
     np.minimum.at(least, group[waits], kind[waits])
     np.maximum.at(most, group[waits], kind[waits])
     sums = [
@@ -149,12 +149,12 @@ def _figures(board: Board, places: I64) -> Figures:
     return np.column_stack([num, num_waiting, states, *rest]).astype(np.float64)
 
 
-def _group(columns: Columns, number: int, figures: list[float]) -> Group:
+def _group(board: Board, number: int, figures: list[float]) -> Group:
     num, num_waiting, *states = (int(figure) for figure in figures[:_WORST])
     worst, rare, *counts = figures[_WORST:]
     levels, kind, num_hit, *waiting = (int(count) for count in counts)
     return Group(
-        *columns.group_keys[number],
+        *board.columns.group_keys[number],
         num_pairs=num,
         num_waiting=num_waiting,
         counts={state: count for state, count in zip(STATES, states, strict=True) if count},
@@ -162,12 +162,13 @@ def _group(columns: Columns, number: int, figures: list[float]) -> Group:
         worst=worst,
         worst_rare=rare,
         num_hit=num_hit,
-        suggestion=_suggestion(kind, *waiting) if kind else None,
+        suggestion=_suggestion(board.suggestions[kind - 1], *waiting) if kind else None,
     )
 
 
-def _suggestion(kind: int, num_hit: int, num_same_output: int, num_eval: int) -> Suggestion:
-    """Return what is obvious for the waiting pairs of a group, which are of one kind, with their figures together."""
-    base = list(SUGGESTIONS.values())[kind - 1]
+def _suggestion(base: Suggestion, num_hit: int, num_same_output: int, num_eval: int) -> Suggestion:
+    """Return what is said of each waiting pair of a group; what is obvious comes with their figures together."""
+    if base.proposed:
+        return base
     figures = f"{num_hit:,} of {num_eval:,} evaluation examples hit, {num_same_output:,} with an equal answer"
     return Suggestion(base.action, f"{base.why}: {figures}")

@@ -40,6 +40,8 @@ class Progress:
     """The step that `undo` would take back."""
     redo: Change | None = None
     """The step that `redo` would do again."""
+    hint: str = ""
+    """Why nothing is proposed for what waits, and how to have it proposed."""
 
 
 def progress_of(board: Board, run: Path, by: str) -> Progress:

@@ -6,8 +6,9 @@ Works on pairs in memory; counts examples from the tables hits and touched of ov
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from taskmill.commands.review.deciding.board import Board
@@ -20,6 +21,8 @@ from taskmill.splits.deciding.decisions import PERSON, RULE, Decision
 
 CLEAR = "clear"
 """The step that takes people's decisions back, beside records.ACTIONS."""
+SUGGESTED = "as_suggested"
+"""The step that decides each pair that waits as it is proposed for it, beside records.ACTIONS."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Preview:
     """What a step would do."""
 
     action: str
-    """Of records.ACTIONS, or CLEAR."""
+    """Of records.ACTIONS, or CLEAR or SUGGESTED."""
     pairs: tuple[tuple[str, str], ...]
     """Every pair it is about, the worst first."""
     num_train_examples: int
@@ -70,13 +73,17 @@ class Preview:
     """Pairs of the whole run that would wait then."""
     token: str
     """Give it to `decide` or `clear`: they refuse with StaleError when something else would be done by then."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Of SUGGESTED: action -> pairs that it is proposed for."""
 
 
 # ------------------------------------------------------------------------------------------- choose
 
 
-def chosen(board: Board, selection: Selection, notes: Mapping[Key, str]) -> list[int]:
-    """Return the numbers of the pairs of a selection, the worst first.
+def chosen(
+    board: Board, selection: Selection, notes: Mapping[Key, str], proposed_only: bool = False
+) -> list[int]:
+    """Return the numbers of the pairs of a selection, the worst first; or of those that wait and have a proposal.
 
     Raises:
         UsageError: a pair that is not there, a view that asks for what there is not, or no pair at all.
@@ -89,10 +96,17 @@ def chosen(board: Board, selection: Selection, notes: Mapping[Key, str]) -> list
         view = selection.view or View()
         check_view(view)
         places = fitting(board, view, notes, selection.group)
-    if selection.waiting_only:
+    if selection.waiting_only or proposed_only:
         places = [place for place in places if board.state[place] in WAITING]
+    if proposed_only and places:
+        places = [place for place in places if place in board.proposed]
+        if not places:
+            raise UsageError(
+                "nothing is suggested for what is selected; `taskmill split RUN --suggest` writes suggestions"
+            )
     if not places:
-        what = "no pair of it waits for a decision" if selection.waiting_only else "no pair is in it"
+        waiting = selection.waiting_only or proposed_only
+        what = "no pair of it waits for a decision" if waiting else "no pair is in it"
         raise UsageError(f"nothing is selected: {what}")
     return places
 
@@ -112,17 +126,24 @@ def place_of(board: Board, train_task: str, eval_task: str) -> int:
     return place
 
 
+def actions_of(board: Board, action: str, places: Sequence[int]) -> dict[int, str]:
+    """Return pair -> which of records.ACTIONS, or CLEAR, a step takes about it."""
+    if action == SUGGESTED:
+        return {place: board.proposed[place].action for place in places}
+    return dict.fromkeys(places, action)
+
+
 def steps(
-    board: Board, action: str, places: Sequence[int], decide: Callable[[Key, str], Decision]
+    board: Board, action: str, places: Sequence[int], decide: Callable[[int, str], Decision]
 ) -> dict[Key, Decision | None]:
     """Return what an action changes: pair -> its new decision, or None for none.
 
-    Pairs that a person has decided just so already are left out. `decide` makes a decision of a pair and its evidence.
+    Pairs that a person has decided just so already are left out. `decide` makes a decision of a pair's number and an action.
 
     Raises:
         UsageError: no such action, or a CLEAR of nothing.
     """
-    if action != CLEAR and action not in ACTIONS:
+    if action not in (*ACTIONS, CLEAR, SUGGESTED):
         hint = did_you_mean(action, ACTIONS)
         raise UsageError(f"no action is called {shorten(action)}{hint}; expected one of {', '.join(ACTIONS)}")
     if action == CLEAR:
@@ -133,11 +154,11 @@ def steps(
             raise UsageError("nothing to take back: no person has decided any of these pairs")
         return found
     made: dict[Key, Decision | None] = {}
-    for place in places:
+    for place, its_action in actions_of(board, action, places).items():
         key, evidence = board.keys[place], board.pairs[place].evidence
         person = board.people.get(key)
-        if person is None or person.action != action or person.evidence != evidence:
-            made[key] = decide(key, evidence)
+        if person is None or person.action != its_action or person.evidence != evidence:
+            made[key] = decide(place, its_action)
     return made
 
 
@@ -147,7 +168,11 @@ def look_ahead(board: Board, shared: Shared, run: Path, action: str, places: Seq
     Raises:
         UsageError: see steps and Board.check.
     """
-    changes = steps(board, action, places, lambda key, evidence: Decision(*key, action, evidence, by=PERSON))
+
+    def decision(place: int, its_action: str) -> Decision:
+        return Decision(*board.keys[place], its_action, board.pairs[place].evidence, by=PERSON)
+
+    changes = steps(board, action, places, decision)
     board.check(changes, run)
     before = {key: board.people.get(key) for key in changes}
     chosen_pairs, gone, made = set(places), board.gone(), [board.made[place] for place in places]
@@ -177,6 +202,7 @@ def look_ahead(board: Board, shared: Shared, run: Path, action: str, places: Seq
         num_waiting_before=num_waiting,
         num_waiting_after=waiting,
         token=token_of(action, changes, before, board),
+        counts=Counter(actions_of(board, action, places).values()) if action == SUGGESTED else {},
     )
 
 
@@ -186,21 +212,22 @@ def token_of(
     """Return the digest of a step: its pairs with their evidence, and what is decided about each before it."""
     parts = [action]
     for key in sorted(changes):
-        old = before[key]
-        parts += [*key, board.pairs[board.number[key]].evidence]
+        old, place = before[key], board.number[key]
+        parts += [*key, board.pairs[place].evidence]
+        if action == SUGGESTED:
+            parts += [board.proposed[place].action, board.proposed[place].why]
         parts += ["", ""] if old is None else [old.action, old.evidence, old.by, old.at, old.why]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def _num_examples(board: Board, shared: Shared, action: str, places: Sequence[int]) -> tuple[int, int]:
     """Return how many distinct train and evaluation examples decisions name."""
-    pairs = [board.pairs[place] for place in places]
-    if action == "drop_train_examples":
-        return shared.num_touched(places), 0
-    if action == "drop_eval_examples":
-        return 0, shared.num_hit(places)
-    if action == "drop_train_task":
-        return sum({pair.train_task: pair.num_train for pair in pairs}.values()), 0
-    if action == "drop_eval_task":
-        return 0, sum({pair.eval_task: pair.num_eval for pair in pairs}.values())
-    return 0, 0
+    by_action: dict[str, list[int]] = {}
+    for place, its_action in actions_of(board, action, places).items():
+        by_action.setdefault(its_action, []).append(place)
+    pairs = {name: [board.pairs[place] for place in found] for name, found in by_action.items()}
+    train = {pair.train_task: pair.num_train for pair in pairs.get("drop_train_task", [])}
+    evaluated = {pair.eval_task: pair.num_eval for pair in pairs.get("drop_eval_task", [])}
+    touched = [p for p in by_action.get("drop_train_examples", []) if board.keys[p][0] not in train]
+    hit = [p for p in by_action.get("drop_eval_examples", []) if board.keys[p][1] not in evaluated]
+    return sum(train.values()) + shared.num_touched(touched), sum(evaluated.values()) + shared.num_hit(hit)

@@ -36,11 +36,13 @@ from taskmill.commands.review.deciding.opening import open_run
 from taskmill.commands.review.deciding.progress import Progress as Progress
 from taskmill.commands.review.deciding.progress import progress_of
 from taskmill.commands.review.deciding.selection import CLEAR as CLEAR
+from taskmill.commands.review.deciding.selection import SUGGESTED as SUGGESTED
 from taskmill.commands.review.deciding.selection import Preview as Preview
 from taskmill.commands.review.deciding.selection import Selection as Selection
 from taskmill.commands.review.deciding.selection import chosen, look_ahead, place_of, steps, token_of
 from taskmill.commands.review.deciding.splitting import SplitOutcome as SplitOutcome
 from taskmill.commands.review.deciding.splitting import bring_up_to_date
+from taskmill.commands.review.deciding.suggesting import Proposals
 from taskmill.commands.review.deciding.undoing import Change as Change
 from taskmill.commands.review.deciding.undoing import Step, Value
 from taskmill.errors import BusyError, StaleError, UsageError
@@ -72,6 +74,7 @@ class Review:
     def _open(self) -> None:
         opened = open_run(self.run)
         self._papers = Papers(self.run, opened.settings, opened.tasks, opened.board)
+        self._proposals = Proposals(self.run, opened.board)
         self._opened = opened
         self._shown: dict[object, Any] = {}
         self._groupings: dict[View, Grouping] = {}
@@ -89,6 +92,8 @@ class Review:
         if self._opened.is_stale():
             self._open()
         self._papers.refresh(thorough)
+        if self._proposals.refresh():
+            self._groupings = {}
         version = self._opened.board.version, self._papers.notes_version
         if version != self._shown_at:
             self._shown, self._shown_at = {}, version
@@ -137,6 +142,7 @@ class Review:
                 split=self._split_status(board),
                 undo=_change(self._papers.history.last_done(self.by)),
                 redo=_change(self._papers.history.last_undone(self.by)),
+                hint=self._kept("hint", self._proposals.hint),
             )
 
     def _split_status(self, board: Board) -> str:
@@ -206,28 +212,29 @@ class Review:
 
     # ----------------------------------------------------------------------------------- decide
 
-    def _chosen(self, board: Board, selection: Selection) -> list[int]:
+    def _chosen(self, board: Board, selection: Selection, action: str) -> list[int]:
         if selection.revision and selection.revision != self.revision:
             raise StaleError(
                 f"the stage overlap of {self.run} was built again since this page was shown: load it again"
             )
-        return chosen(board, selection, self._papers.note_texts)
+        return chosen(board, selection, self._papers.note_texts, proposed_only=action == SUGGESTED)
 
     def preview(self, action: str, selection: Selection) -> Preview:
-        """Return what deciding (or CLEAR) would do; changes nothing.
+        """Return what deciding (or CLEAR, or SUGGESTED) would do; changes nothing.
 
         Raises:
             UsageError: unknown action or pair, an empty selection.
             StaleError: overlap was built again since the page was shown.
         """
         with self._reading() as board:
-            places = self._chosen(board, selection)
+            places = self._chosen(board, selection, action)
             return look_ahead(board, self._opened.shared, self.run, action, places)
 
     def decide(self, action: str, selection: Selection, why: str = "", token: str = "") -> Change:
         """Decide every pair of a selection on its present evidence, over what was decided before.
 
-        Where `why` is empty, the pair's note is the reason. `token` is that of the preview, if there was one.
+        Where `why` is empty, the pair's note is the reason. SUGGESTED decides those that wait and have a proposal, each by its
+        own and, without `why`, for its reason. `token` is that of the preview, if there was one.
 
         Raises:
             UsageError: unknown action or pair, an empty selection, a malformed decisions.csv.
@@ -239,10 +246,13 @@ class Review:
         with self._writing() as board:
             notes = self._papers.note_texts
 
-            def decision(key: Key, evidence: str) -> Decision:
-                return Decision(*key, action, evidence, "", self.by, at, reason or board.note(key, notes))
+            def decision(place: int, its_action: str) -> Decision:
+                key, proposed = board.keys[place], board.proposed.get(place)
+                said = proposed.why if proposed and action == SUGGESTED else board.note(key, notes)
+                evidence = board.pairs[place].evidence
+                return Decision(*key, its_action, evidence, "", self.by, at, reason or said)
 
-            places = self._chosen(board, selection)
+            places = self._chosen(board, selection, action)
             changes = steps(board, action, places, decision)
             self._check(board, action, changes, token)
             return self._step("decide", action, changes, at)
@@ -275,7 +285,7 @@ class Review:
             BusyError: see decide.
         """
         with self._writing() as board:
-            changes = steps(board, CLEAR, self._chosen(board, selection), _nobody)
+            changes = steps(board, CLEAR, self._chosen(board, selection, CLEAR), _nobody)
             self._check(board, CLEAR, changes, token)
             return self._step("clear", CLEAR, changes, _now())
 
@@ -402,8 +412,8 @@ class Review:
             self._splitting = False
 
 
-def _nobody(key: Key, evidence: str) -> Decision:
-    raise AssertionError(key, evidence)
+def _nobody(place: int, action: str) -> Decision:
+    raise AssertionError(place, action)
 
 
 def _change(step: Step | None) -> Change | None:

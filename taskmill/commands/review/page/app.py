@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from werkzeug.exceptions import HTTPException
 
 from taskmill.commands.figures import visible
-from taskmill.commands.review.deciding.state import CLEAR, Change, Review, Selection, View
+from taskmill.commands.review.deciding.state import CLEAR, SUGGESTED, Change, Review, Selection, View
 from taskmill.commands.review.page.pages import (
     FOLDER,
     NUM_GROUPS,
@@ -283,8 +283,9 @@ def _why() -> str:
 
 def _action() -> str:
     action = request.form.get("action", "")
-    if action not in (*ACTIONS, CLEAR):
-        raise UsageError(f"action: {action[:40]!r} is none; expected one of {', '.join((*ACTIONS, CLEAR))}")
+    known = *ACTIONS, CLEAR, SUGGESTED
+    if action not in known:
+        raise UsageError(f"action: {action[:40]!r} is none; expected one of {', '.join(known)}")
     return action
 
 

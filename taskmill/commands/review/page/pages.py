@@ -23,6 +23,7 @@ from taskmill.commands.review.deciding.filters import WAITING
 from taskmill.commands.review.deciding.state import (
     CLEAR,
     SORTS,
+    SUGGESTED,
     Group,
     MergePreview,
     PairRow,
@@ -47,6 +48,7 @@ ACTION_WORDS = {
     "drop_eval_task": ("Drop evaluation task", "drop the evaluation task"),
     "drop_train_examples": ("Drop train examples", "drop train examples"),
     "drop_eval_examples": ("Drop evaluation examples", "drop evaluation examples"),
+    SUGGESTED: ("As suggested", "as suggested"),
     CLEAR: ("Take decisions back", "take people's decisions back"),
 }
 STATE_WORDS = {
@@ -354,6 +356,7 @@ def make_pages(review: Review, run: Path, by: str, form_token: str) -> Pages:
         actions=ACTIONS,
         action_words=ACTION_WORDS,
         clear=CLEAR,
+        suggested=SUGGESTED,
         levels=LEVELS,
         splits=SPLITS,
         states=STATES,

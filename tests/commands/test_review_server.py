@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 from review_run import make_review_run, make_stopped_run
 from review_server import Client, Server, serve
-from running import call
+from running import call, taskmill
 
 from taskmill.commands.review.page.security import Gate
 from taskmill.runs import RunLock
@@ -456,3 +456,10 @@ def test_without_script_forms_lead_back_to_the_list(tmp_path: Path) -> None:
         assert code == 200 and "The split is written" in page
     assert (run / "splits/manifest.json").is_file()
     assert "nothing waits; continue with: taskmill run" in server.ended["out"]
+
+
+@pytest.mark.parametrize("package", ["flask", "waitress"])
+def test_a_missing_package_is_one_line(run: Path, package: str) -> None:
+    done = taskmill("review", str(run), "--no-browser", code=f"import sys; sys.modules[{package!r}] = None")
+    assert done.returncode == 2 and f"run `pip install {package}`" in done.stderr
+    assert "Traceback" not in done.stderr

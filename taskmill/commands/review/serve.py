@@ -46,13 +46,20 @@ def review(run: Path, by: str | None, port: int, open_browser: bool) -> None:
         open_browser: show the page in the browser of the machine, where there is one.
 
     Raises:
-        UsageError: there is nothing to review, or the port is taken.
+        UsageError: there is nothing to review, the port is taken, or a package of the core is not installed.
         DamagedError: a table of the run is damaged.
     """
-    from waitress import create_server
+    try:
+        from waitress import create_server
 
+        from taskmill.commands.review.page.app import MOST_BYTES, make_app
+    except ModuleNotFoundError as error:  # on a machine that was set up for training alone
+        if error.name not in ("flask", "waitress"):
+            raise
+        raise UsageError(
+            f"the review page needs the package {error.name}: run `pip install {error.name}`"
+        ) from error
     from taskmill.commands.review.deciding.state import Review
-    from taskmill.commands.review.page.app import MOST_BYTES, make_app
     from taskmill.commands.review.page.security import Gate
 
     who = _login() if by is None else by.strip()
